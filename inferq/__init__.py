@@ -1,3 +1,59 @@
 """inferq: a scheduler for LLM inference that runs on a message queue."""
 
+from inferq.client import AsyncClient, AsyncHandle, Client, Handle
+from inferq.errors import (
+    ClientClosed,
+    DuplicateRequest,
+    EngineError,
+    EngineStartError,
+    EngineStepError,
+    InferqError,
+    InvalidRequest,
+    QueueFull,
+    RequestCancelled,
+    RequestEnded,
+    RequestExpired,
+    RequestFailed,
+    RequestTooLarge,
+    SchedulerUnavailable,
+    SettingsError,
+    UnknownRequest,
+)
+from inferq.messages import FinishReason, Handoff, Output, Request
+from inferq.results.reply import Result, ResultTimings
+from inferq.schedulers.base import Counts
+from inferq.settings import Settings
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncHandle",
+    "Client",
+    "ClientClosed",
+    "Counts",
+    "DuplicateRequest",
+    "EngineError",
+    "EngineStartError",
+    "EngineStepError",
+    "FinishReason",
+    "Handle",
+    "Handoff",
+    "InferqError",
+    "InvalidRequest",
+    "Output",
+    "QueueFull",
+    "Request",
+    "RequestCancelled",
+    "RequestEnded",
+    "RequestExpired",
+    "RequestFailed",
+    "RequestTooLarge",
+    "Result",
+    "ResultTimings",
+    "SchedulerUnavailable",
+    "Settings",
+    "SettingsError",
+    "UnknownRequest",
+    "__version__",
+]

@@ -1,0 +1,1 @@
+"""Results: outputs stream from a node's backend to the inbox of their origin."""

@@ -1,0 +1,163 @@
+"""What is known of one request at its origin: its outputs so far, and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from inferq.errors import RequestEnded
+from inferq.messages import Output, Timings, ended_error
+
+Wake = Callable[[], None]
+
+
+class ResultTimings(NamedTuple):
+    """Where the time of a request went, in seconds, as its origin saw it.
+
+    ``queue_s``: waiting for a node. ``ttft_s``: submit to first token. ``tpot_s``: mean time
+    of each further token. ``e2e_s``: submit to end.
+    """
+
+    queue_s: float
+    ttft_s: float
+    tpot_s: float
+    e2e_s: float
+
+
+class Result(NamedTuple):
+    """A whole answer."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    timings: ResultTimings
+
+
+class Reply:
+    """The outputs of one request, written by one thread and read by many.
+
+    There is no lock: outputs are only appended, and a reader looks again after it has left
+    its wake-up call, so it cannot miss an output (see ``wait_after``).
+    """
+
+    __slots__ = (
+        "_end_wakes",
+        "_ended_at",
+        "_first_at",
+        "_outputs",
+        "_submitted_at",
+        "_wakes",
+        "end",
+        "request_id",
+    )
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        #: The last output, once there is one.
+        self.end: Output | None = None
+        self._outputs: list[Output] = []
+        self._wakes: list[Wake] = []
+        self._end_wakes: list[Wake] = []
+        self._submitted_at = time.monotonic()
+        self._first_at: float | None = None
+        self._ended_at = 0.0
+
+    def push(self, output: Output) -> bool:
+        """Add an output; False when the request has already ended."""
+        if self.end is not None:
+            return False
+        if self._first_at is None and output.token_ids:
+            self._first_at = time.monotonic()
+        self._outputs.append(output)
+        if output.finished:
+            self._ended_at = time.monotonic()
+            self.end = output
+        if self._wakes or output.finished:
+            self._wake_all()
+        return True
+
+    def drop(self, end: Output) -> None:
+        """Forget all outputs; who reads from now on gets only this end."""
+        self._outputs = []
+        self.end = end
+        self._wake_all()
+
+    def at(self, position: int) -> Output | None:
+        """The output at ``position``, None when it is not there (yet).
+
+        Raises:
+            RequestEnded: there will be none, for the request ended without an answer.
+        """
+        outputs, end = self._outputs, self.end
+        if position < len(outputs):
+            output = outputs[position]
+            if output.error is not None:
+                raise self._error(output)
+            return output
+        if end is not None and end.error is not None:
+            raise self._error(end)
+        return None
+
+    def wait_after(self, position: int, wake: Wake) -> bool:
+        """Have ``wake`` called once there are more than ``position`` outputs, or the end.
+
+        Returns False when that is already so; ``wake`` may then still be called, once.
+        """
+        self._wakes.append(wake)
+        return len(self._outputs) <= position and self.end is None
+
+    def wait_end(self, wake: Wake) -> bool:
+        """Have ``wake`` called at the end only; False when it has come."""
+        self._end_wakes.append(wake)
+        return self.end is None
+
+    def stop_waiting(self, wake: Wake) -> None:
+        """Take back a wake-up call that is not needed any more."""
+        for wakes in (self._wakes, self._end_wakes):
+            with suppress(ValueError):
+                wakes.remove(wake)
+
+    def result(self) -> Result:
+        """The whole answer of a request that has ended.
+
+        Raises:
+            RequestEnded: it ended without one.
+        """
+        end = self.end
+        assert end is not None
+        if end.error is not None:
+            raise self._error(end)
+        token_ids = tuple(token for output in self._outputs for token in output.token_ids)
+        return Result(
+            self.request_id,
+            token_ids,
+            "".join(output.text for output in self._outputs),
+            end.finish_reason or "",
+            self._timings(end.timings or Timings(), len(token_ids)),
+        )
+
+    def _timings(self, node: Timings, tokens: int) -> ResultTimings:
+        first_at = self._first_at if self._first_at is not None else self._ended_at
+        return ResultTimings(
+            queue_s=node.queue_s,
+            ttft_s=first_at - self._submitted_at,
+            tpot_s=(self._ended_at - first_at) / max(1, tokens - 1),
+            e2e_s=self._ended_at - self._submitted_at,
+        )
+
+    def _wake_all(self) -> None:
+        wakes, self._wakes = self._wakes, []
+        if self.end is not None:
+            ends, self._end_wakes = self._end_wakes, []
+            wakes += ends
+        for wake in wakes:
+            wake()
+
+    @staticmethod
+    def _error(output: Output) -> RequestEnded:
+        error = ended_error(output)
+        assert error is not None
+        return error

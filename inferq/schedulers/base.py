@@ -1,0 +1,85 @@
+"""The scheduler contract: what a client needs to get requests answered."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from inferq.messages import Request
+from inferq.results.reply import Reply
+from inferq.settings import Settings
+
+
+class Counts(NamedTuple):
+    """Live numbers, each read from what it counts.
+
+    ``held``: requests that have not ended or whose end was not read. ``waiting``: in a queue.
+    ``running``: taken by a node. ``unread``: ended, not yet read. The rest is the engine's
+    room: blocks of KV cache and slots.
+    """
+
+    held: int
+    waiting: int
+    running: int
+    unread: int
+    free_blocks: int
+    total_blocks: int
+    free_slots: int
+    total_slots: int
+
+
+class Scheduler(ABC):
+    """Takes requests and fills their replies. Every method is safe from many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def start(self) -> None:
+        """Get ready to take requests; may block while a model loads.
+
+        Raises:
+            EngineStartError: the embedded engine cannot start.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Cancel what has not ended and free everything. A second call does nothing."""
+
+    @abstractmethod
+    def put(self, requests: Sequence[Request]) -> list[Reply]:
+        """Enqueue requests, in order.
+
+        Raises:
+            DuplicateRequest: an id belongs to a live request, or comes twice; none was taken.
+            QueueFull: names exactly those that did not fit; the others were taken.
+        """
+
+    @abstractmethod
+    def find(self, request_id: str) -> Reply:
+        """The reply of a live request.
+
+        Raises:
+            UnknownRequest: there is none.
+        """
+
+    @abstractmethod
+    def cancel(self, request_id: str) -> bool:
+        """End a request as cancelled; False when it has ended already.
+
+        Raises:
+            UnknownRequest: no live request has this id.
+        """
+
+    @abstractmethod
+    def forget(self, request_id: str) -> None:
+        """The caller has read the end of a request; nothing about it is needed any more."""
+
+    @abstractmethod
+    def reset(self) -> int:
+        """Cancel every request; returns how many had not ended."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """Live numbers."""

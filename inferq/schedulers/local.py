@@ -1,0 +1,142 @@
+"""The local scheduler: producer, broker and worker in one process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+from inferq.app import create_app
+from inferq.errors import QueueFull
+from inferq.messages import Request
+from inferq.results.memory import Store
+from inferq.results.reply import Reply
+from inferq.routing.topics import decode_queue, prefill_queue
+from inferq.schedulers.base import Counts, Scheduler
+from inferq.schedulers.ledger import Ledger
+from inferq.schedulers.publisher import Publisher
+from inferq.settings import Settings
+from inferq.transport import MEMORY_SCHEME
+from inferq.transport.broker import Broker
+from inferq.worker.embedded import EmbeddedWorker
+
+
+class LocalScheduler(Scheduler):
+    """Holds at most ``scheduler_max_size`` requests, each for at most its lifetime."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._name = f"local-{uuid.uuid4().hex}"
+        self._queue = prefill_queue(settings.scheduler_topic)
+        self._queues = (self._queue, decode_queue(settings.scheduler_topic))
+        url = f"{MEMORY_SCHEME}://{self._name}"
+        self.app = create_app(settings, broker_url=url, result_backend=url)
+        self._ledger = Ledger(settings.scheduler_max_size)
+        self._broker = Broker.named(self._name)
+        store = Store.named(self._name)
+        store.inboxes[self._name] = self._ledger
+        store.bound = settings.limits.max_stored_results
+        self._publisher = Publisher(self.app, self._name)
+        self._worker = EmbeddedWorker(self.app, self._broker, f"inferq@{socket.gethostname()}")
+        self._stopping = threading.Event()
+        self._deadlines_changed = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, name="inferq-ttl", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker and wait until it takes requests."""
+        try:
+            self._worker.start()
+        except BaseException:
+            self._discard()
+            raise
+        self._reaper.start()
+
+    def stop(self) -> None:
+        """Cancel what has not ended; nothing of it remains in the process."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._deadlines_changed.set()
+        self._ledger.clear("the client was closed")
+        self._worker.stop()
+        self._reaper.join()
+        self._discard()
+
+    def put(self, requests: Sequence[Request]) -> list[Reply]:
+        """Enqueue requests; the expired make room first."""
+        self._expire()
+        admitted = self._ledger.admit(requests)
+        for request in requests[: len(admitted.replies)]:
+            self._publisher.publish(request, self._queue)
+        self._deadlines_changed.set()
+        if admitted.rejected:
+            raise QueueFull(
+                self.settings.scheduler_max_size,
+                [request.request_id for request in admitted.rejected],
+                [reply.request_id for reply in admitted.replies],
+            )
+        return admitted.replies
+
+    def find(self, request_id: str) -> Reply:
+        """The reply of a live request."""
+        return self._ledger.find(request_id)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request, waiting or running."""
+        cancelled = self._ledger.cancel(request_id, "it was cancelled")
+        if cancelled:
+            self._drop(request_id)
+        return cancelled
+
+    def forget(self, request_id: str) -> None:
+        """The caller has read the end."""
+        self._ledger.forget(request_id)
+
+    def reset(self) -> int:
+        """Cancel everything and empty the queues."""
+        live = self._ledger.clear("the scheduler was reset")
+        for request_id in live:
+            self._drop(request_id)
+        return len(live)
+
+    def counts(self) -> Counts:
+        """Live numbers."""
+        capacity = self._worker.capacity()
+        return Counts(
+            held=len(self._ledger),
+            waiting=sum(self._broker.size(queue) for queue in self._queues),
+            running=self._broker.claims(),
+            unread=self._ledger.unread,
+            free_blocks=capacity.free_blocks,
+            total_blocks=capacity.total_blocks,
+            free_slots=capacity.free_slots,
+            total_slots=capacity.total_slots,
+        )
+
+    def _drop(self, request_id: str) -> None:
+        """Take a request that has ended at its origin away from queue or engine.
+
+        One that is just between the two is refused by the ledger at its first output.
+        """
+        if not self._broker.remove(request_id):
+            self._worker.cancel(request_id)
+
+    def _expire(self) -> None:
+        for request_id in self._ledger.expire():
+            self._drop(request_id)
+
+    def _reap(self) -> None:
+        while not self._stopping.is_set():
+            self._deadlines_changed.clear()
+            self._expire()
+            due = self._ledger.next_deadline()
+            wait_s = None if due is None else max(0.0, due - time.monotonic())
+            self._deadlines_changed.wait(wait_s)
+
+    def _discard(self) -> None:
+        self._publisher.close()
+        self.app.close()
+        Broker.discard(self._name)
+        Store.discard(self._name)

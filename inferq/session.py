@@ -1,0 +1,119 @@
+"""What the sync and the async client share: everything except how they wait."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from inferq.errors import ClientClosed, InvalidRequest, RequestEnded
+from inferq.messages import Output, Request
+from inferq.results.reply import Reply, Result
+from inferq.schedulers import Scheduler, create_scheduler
+from inferq.settings import Settings
+
+
+class Session:
+    """One scheduler and the requests sent through it. Safe from many threads."""
+
+    def __init__(self, settings: Settings | None) -> None:
+        self.settings = settings if settings is not None else Settings()
+        self._scheduler: Scheduler | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The running scheduler. Raises ClientClosed."""
+        if self._scheduler is None:
+            raise ClientClosed("the client is not open: use it in a with statement")
+        return self._scheduler
+
+    def open(self) -> None:
+        """Start the scheduler; see Scheduler.start for what it raises."""
+        with self._lock:
+            if self._scheduler is not None:
+                raise ClientClosed("the client is open already")
+            scheduler = create_scheduler(self.settings)
+            scheduler.start()
+            self._scheduler = scheduler
+
+    def close(self) -> None:
+        """Cancel what has not ended, and stop. A second call does nothing."""
+        with self._lock:
+            scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.stop()
+
+    def submit(self, requests: Iterable[Mapping[str, Any]]) -> list[Reply]:
+        """Check the fields of each request, complete them, and enqueue all."""
+        scheduler = self.scheduler
+        return scheduler.put([self._complete(fields) for fields in requests])
+
+    def _complete(self, fields: Mapping[str, Any]) -> Request:
+        """Give a request what its caller left out: id, seed, deadline."""
+        latest = time.time() + self.settings.scheduler_ttl
+        given = {name: value for name, value in fields.items() if value is not None}
+        defaults = {
+            "request_id": uuid.uuid4().hex,
+            "seed": random.getrandbits(32),
+            "deadline": latest,
+        }
+        request = Request.parse({**defaults, **given})
+        if request.deadline is not None and request.deadline > latest:
+            request = request.model_copy(update={"deadline": latest})
+        if request.deadline is not None and request.deadline <= time.time():
+            raise InvalidRequest("deadline", "is in the past; it is a UNIX time in seconds")
+        return request
+
+    def outputs(self, reply: Reply) -> Iterator[Output | int]:
+        """The outputs of a request; an int means: wait until there are more than that many.
+
+        Leaving before the end cancels the request.
+        """
+        position = 0
+        ended = False
+        try:
+            while not ended:
+                try:
+                    output = reply.at(position)
+                except RequestEnded:
+                    ended = True
+                    self.read_end(reply)
+                    raise
+                if output is None:
+                    yield position
+                    continue
+                position += 1
+                ended = output.finished
+                if ended:
+                    self.read_end(reply)
+                yield output
+        finally:
+            if not ended:
+                self.abandon(reply)
+
+    def result(self, reply: Reply) -> Result:
+        """The whole answer of a request that has ended; its end counts as read."""
+        self.read_end(reply)
+        return reply.result()
+
+    def read_end(self, reply: Reply) -> None:
+        """The caller knows how the request ended."""
+        if self._scheduler is not None:
+            self._scheduler.forget(reply.request_id)
+
+    def cancel(self, reply: Reply) -> bool:
+        """End a request; False when it has ended."""
+        return reply.end is None and self.scheduler.cancel(reply.request_id)
+
+    def abandon(self, reply: Reply) -> None:
+        """The caller has lost interest: cancel, and forget."""
+        if self._scheduler is None:
+            return
+        if reply.end is None:
+            self._scheduler.cancel(reply.request_id)
+        else:
+            self.read_end(reply)

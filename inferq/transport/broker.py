@@ -1,0 +1,164 @@
+"""The broker in memory: named queues shared by the threads of one process."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import ClassVar, NamedTuple
+
+from kombu.transport import virtual
+
+from inferq.messages import PRIORITIES
+from inferq.transport.gate import Cycle, RawMessage
+from inferq.transport.queue import Entry, MemoryQueue, task_id
+
+#: Most events or control messages kept for a reader that does not read; the oldest go first.
+MAX_BROADCASTS = 10_000
+
+
+class Claimed(NamedTuple):
+    """A message taken from a queue, with what it needs to find its place again."""
+
+    queue: str
+    entry: Entry
+
+
+class Broker:
+    """Queues, and a signal for those who wait on them.
+
+    Claims are counted here from the moment they are taken: taking and recording is one step
+    under one lock.
+    """
+
+    _brokers: ClassVar[dict[str, Broker]] = {}
+    _registry_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self.state = virtual.BrokerState()
+        self._queues: dict[str, MemoryQueue] = {}
+        self._claims: dict[str, Claimed] = {}
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._version = 0
+
+    @classmethod
+    def named(cls, name: str) -> Broker:
+        """The broker of this name, made when it does not exist."""
+        with cls._registry_lock:
+            return cls._brokers.setdefault(name, cls())
+
+    @classmethod
+    def discard(cls, name: str) -> None:
+        """Forget the broker of this name with all its messages."""
+        with cls._registry_lock:
+            cls._brokers.pop(name, None)
+
+    @property
+    def version(self) -> int:
+        """Grows with every change that a waiting consumer may care about."""
+        return self._version
+
+    def wait(self, version: int, timeout_s: float | None) -> bool:
+        """Wait until something changed since ``version``; False when the time is over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._version != version, timeout_s)
+
+    def wake(self) -> None:
+        """Make all consumers look again: room became free, or they are to stop."""
+        with self._changed:
+            self._version += 1
+            self._changed.notify_all()
+
+    def declare(self, queue: str) -> None:
+        """Make a queue exist."""
+        with self._changed:
+            self._queues.setdefault(queue, MemoryQueue())
+
+    def exists(self, queue: str) -> bool:
+        """Whether the queue was declared or used."""
+        return queue in self._queues
+
+    def put(self, queue: str, message: RawMessage) -> None:
+        """Add a message at the end of its priority."""
+        entry = Entry(next(self._numbers), priority_of(message), message)
+        with self._changed:
+            target = self._queues.setdefault(queue, MemoryQueue())
+            target.put(entry)
+            if task_id(message) is None and len(target) > MAX_BROADCASTS:
+                target.take(None)
+            self._version += 1
+            self._changed.notify_all()
+
+    def take(self, queue: str, cycle: Cycle | None, *, record: bool) -> RawMessage | None:
+        """Take the first message that ``cycle`` lets through; with ``record`` as a claim."""
+        with self._changed:
+            waiting = self._queues.get(queue)
+            entry = waiting.take(cycle) if waiting is not None else None
+            if entry is None:
+                return None
+            if record:
+                self._claims[tag_of(entry.message)] = Claimed(queue, entry)
+            return entry.message
+
+    def settle(self, delivery_tag: str) -> None:
+        """The claim is over."""
+        with self._changed:
+            self._claims.pop(delivery_tag, None)
+
+    def put_back(self, delivery_tag: str) -> None:
+        """Return a claimed message to its place in its queue, marked as redelivered."""
+        with self._changed:
+            claimed = self._claims.pop(delivery_tag, None)
+            if claimed is None:
+                return
+            entry = claimed.entry._replace(message=redelivered(claimed.entry.message))
+            self._queues.setdefault(claimed.queue, MemoryQueue()).put(entry)
+            self._version += 1
+            self._changed.notify_all()
+
+    def remove(self, request_id: str) -> bool:
+        """Remove the waiting message of a request, wherever it waits."""
+        with self._changed:
+            return any(queue.remove(request_id) for queue in self._queues.values())
+
+    def size(self, queue: str) -> int:
+        """Messages that wait in the queue."""
+        with self._changed:
+            waiting = self._queues.get(queue)
+            return len(waiting) if waiting is not None else 0
+
+    def claims(self) -> int:
+        """Messages taken and not yet settled."""
+        return len(self._claims)
+
+    def purge(self, queue: str) -> int:
+        """Remove all waiting messages of the queue; returns how many."""
+        with self._changed:
+            waiting = self._queues.get(queue)
+            return waiting.clear() if waiting is not None else 0
+
+    def delete(self, queue: str) -> None:
+        """Remove the queue."""
+        with self._changed:
+            self._queues.pop(queue, None)
+
+
+def priority_of(message: RawMessage) -> int:
+    """The message's priority, 0 (first) to 9; what is no number counts as 0."""
+    try:
+        value = int(message["properties"]["priority"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+    return min(max(value, 0), PRIORITIES - 1)
+
+
+def tag_of(message: RawMessage) -> str:
+    """The delivery tag: unique for each message in a broker."""
+    return str(message["properties"]["delivery_tag"])
+
+
+def redelivered(message: RawMessage) -> RawMessage:
+    """A copy of the message that says it was delivered before, where Celery looks for it."""
+    properties = message["properties"]
+    info = {**properties.get("delivery_info", {}), "redelivered": True}
+    return {**message, "properties": {**properties, "delivery_info": info}}

@@ -1,0 +1,1 @@
+"""The node: a Celery worker with an async pool, an engine, and an intake that knows its room."""
