@@ -86,8 +86,13 @@ class SimulatedExecutor:
 
     async def run(self, rows: Sequence[Row]) -> list[int | None]:
         """Wait for the step's time, then make up a token for each row that samples."""
+        # Before the wait: a sequence that is aborted during it takes its key along.
+        keys = [self._keys[row.slot] for row in rows]
         await self._spend(rows)
-        return [self._sample(row) if row.samples else None for row in rows]
+        return [
+            self._sample(row, key) if row.samples else None
+            for row, key in zip(rows, keys, strict=True)
+        ]
 
     def export_kv(self, slot: int) -> bytes:
         """A stand-in: the tokens follow from the prompt."""
@@ -109,8 +114,8 @@ class SimulatedExecutor:
         await asyncio.sleep(self._debt_s)
         self._debt_s -= time.monotonic() - started
 
-    def _sample(self, row: Row) -> int:
-        noise = _mix(self._keys[row.slot] + (row.position + len(row.tokens)) * 0x9E3779B97F4A7C15)
+    def _sample(self, row: Row, key: int) -> int:
+        noise = _mix(key + (row.position + len(row.tokens)) * 0x9E3779B97F4A7C15)
         if not row.ban_end and (noise >> 11) / 2**53 < self._settings.end_probability:
             return END_TOKEN
         return 1 + noise % (self._settings.vocab_size - 1)
