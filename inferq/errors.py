@@ -25,7 +25,7 @@ Errors of Celery, Kombu, pydantic and the engines are translated once, where the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class InferqError(Exception):
@@ -35,6 +35,17 @@ class InferqError(Exception):
     """
 
     code: ClassVar[str] = "internal"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Celery passes on only exceptions that survive a copy; the default one calls
+        # __init__ with the finished message, which most of these do not take.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[InferqError], args: tuple[Any, ...], state: dict[str, Any]) -> InferqError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SettingsError(InferqError, ValueError):
