@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -57,7 +56,7 @@ class Session:
         latest = time.time() + self.settings.scheduler_ttl
         given = {name: value for name, value in fields.items() if value is not None}
         defaults = {
-            "request_id": uuid.uuid4().hex,
+            "request_id": f"{random.getrandbits(128):032x}",
             "seed": random.getrandbits(32),
             "deadline": latest,
         }

@@ -74,7 +74,12 @@ class Engine(ABC):
 
     @abstractmethod
     def count_tokens(self, request: Request) -> int:
-        """Length of the request's prompt, in tokens."""
+        """Length of the request's prompt, in tokens.
+
+        Raises:
+            InvalidRequest: the request is wrong for this model.
+            RequestTooLarge: it can never fit.
+        """
 
     @abstractmethod
     def generate(self, request: Request) -> AsyncIterator[Chunk]:

@@ -98,6 +98,11 @@ class Budget:
         self._prefill_tokens = prefill_tokens
         self._idle = idle
 
+    @property
+    def has_slots(self) -> bool:
+        """Whether anything could be taken at all."""
+        return self._free_slots > 0
+
     def fits(self, size: Size) -> bool:
         """Whether a request may be taken with what is left."""
         if self._free_slots < 1 or self._rule.blocks(size) > self._free_blocks:

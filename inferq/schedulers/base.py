@@ -53,6 +53,8 @@ class Scheduler(ABC):
 
         Raises:
             DuplicateRequest: an id belongs to a live request, or comes twice; none was taken.
+            InvalidRequest, RequestTooLarge: the embedded engine can never compute one of them;
+                none was taken. Without one, the request fails on its node instead.
             QueueFull: names exactly those that did not fit; the others were taken.
         """
 

@@ -42,6 +42,7 @@ class LocalScheduler(Scheduler):
         self._worker = EmbeddedWorker(self.app, self._broker, f"inferq@{socket.gethostname()}")
         self._stopping = threading.Event()
         self._deadlines_changed = threading.Event()
+        self._reaps_at: float | None = None
         self._reaper = threading.Thread(target=self._reap, name="inferq-ttl", daemon=True)
 
     def start(self) -> None:
@@ -65,12 +66,16 @@ class LocalScheduler(Scheduler):
         self._discard()
 
     def put(self, requests: Sequence[Request]) -> list[Reply]:
-        """Enqueue requests; the expired make room first."""
+        """Enqueue requests; the expired make room first.
+
+        The engine is in this process, so it is asked at once whether it can compute them.
+        """
+        lengths = [self._worker.engine.count_tokens(request) for request in requests]
         self._expire()
         admitted = self._ledger.admit(requests)
-        for request in requests[: len(admitted.replies)]:
-            self._publisher.publish(request, self._queue)
-        self._deadlines_changed.set()
+        for request, length in zip(requests[: len(admitted.replies)], lengths, strict=False):
+            self._publisher.publish(request, self._queue, length)
+        self._watch_deadlines()
         if admitted.rejected:
             raise QueueFull(
                 self.settings.scheduler_max_size,
@@ -103,7 +108,7 @@ class LocalScheduler(Scheduler):
 
     def counts(self) -> Counts:
         """Live numbers."""
-        capacity = self._worker.capacity()
+        capacity = self._worker.engine.capacity()
         return Counts(
             held=len(self._ledger),
             waiting=sum(self._broker.size(queue) for queue in self._queues),
@@ -131,9 +136,17 @@ class LocalScheduler(Scheduler):
         while not self._stopping.is_set():
             self._deadlines_changed.clear()
             self._expire()
-            due = self._ledger.next_deadline()
-            wait_s = None if due is None else max(0.0, due - time.monotonic())
-            self._deadlines_changed.wait(wait_s)
+            self._reaps_at = self._ledger.next_deadline()
+            if self._reaps_at is None:
+                self._deadlines_changed.wait()
+            else:
+                self._deadlines_changed.wait(max(0.0, self._reaps_at - time.monotonic()))
+
+    def _watch_deadlines(self) -> None:
+        """Wake the reaper when something expires before it would look by itself."""
+        due, planned = self._ledger.next_deadline(), self._reaps_at
+        if due is not None and (planned is None or due < planned):
+            self._deadlines_changed.set()
 
     def _discard(self) -> None:
         self._publisher.close()

@@ -64,6 +64,8 @@ async def run(node: Node, call: Call, start: Start) -> dict[str, Any] | None:
         Ignore: the origin does not want the answer any more.
     """
     left_s = (call.request.deadline or 0.0) - time.time()
+    if left_s <= 0:
+        raise RequestExpired(call.request.request_id, "its time was over before it was started")
     try:
         async with asyncio.timeout(left_s):
             return await _Answering(node, call).stream(start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from typing import ClassVar, NamedTuple
 
 from kombu.transport import virtual
@@ -27,7 +28,9 @@ class Broker:
     """Queues, and a signal for those who wait on them.
 
     Claims are counted here from the moment they are taken: taking and recording is one step
-    under one lock.
+    under one lock. Putting takes no lock: a thread that loses the interpreter while it holds
+    one would stop all others. Messages go through ``_inbound``, which whoever looks at the
+    queues empties first.
     """
 
     _brokers: ClassVar[dict[str, Broker]] = {}
@@ -35,11 +38,15 @@ class Broker:
 
     def __init__(self) -> None:
         self.state = virtual.BrokerState()
+        self._inbound: deque[tuple[str, Entry]] = deque()
         self._queues: dict[str, MemoryQueue] = {}
         self._claims: dict[str, Claimed] = {}
         self._numbers = itertools.count()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._versions = itertools.count(1)
         self._version = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting = 0
 
     @classmethod
     def named(cls, name: str) -> Broker:
@@ -55,45 +62,47 @@ class Broker:
 
     @property
     def version(self) -> int:
-        """Grows with every change that a waiting consumer may care about."""
+        """Differs after every change that a waiting consumer may care about."""
         return self._version
 
     def wait(self, version: int, timeout_s: float | None) -> bool:
         """Wait until something changed since ``version``; False when the time is over."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._version != version, timeout_s)
+            # Counted before the version is read: who changes it reads the count afterwards.
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(lambda: self._version != version, timeout_s)
+            finally:
+                self._waiting -= 1
 
     def wake(self) -> None:
-        """Make all consumers look again: room became free, or they are to stop."""
-        with self._changed:
-            self._version += 1
-            self._changed.notify_all()
+        """Make all consumers look again: a message came, room became free, they are to stop."""
+        self._version = next(self._versions)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
 
     def declare(self, queue: str) -> None:
         """Make a queue exist."""
-        with self._changed:
-            self._queues.setdefault(queue, MemoryQueue())
+        with self._lock:
+            self._queue(queue)
 
     def exists(self, queue: str) -> bool:
         """Whether the queue was declared or used."""
-        return queue in self._queues
+        with self._lock:
+            self._absorb()
+            return queue in self._queues
 
     def put(self, queue: str, message: RawMessage) -> None:
         """Add a message at the end of its priority."""
-        entry = Entry(next(self._numbers), priority_of(message), message)
-        with self._changed:
-            target = self._queues.setdefault(queue, MemoryQueue())
-            target.put(entry)
-            if task_id(message) is None and len(target) > MAX_BROADCASTS:
-                target.take(None)
-            self._version += 1
-            self._changed.notify_all()
+        self._inbound.append((queue, Entry(next(self._numbers), priority_of(message), message)))
+        self.wake()
 
     def take(self, queue: str, cycle: Cycle | None, *, record: bool) -> RawMessage | None:
         """Take the first message that ``cycle`` lets through; with ``record`` as a claim."""
-        with self._changed:
-            waiting = self._queues.get(queue)
-            entry = waiting.take(cycle) if waiting is not None else None
+        with self._lock:
+            self._absorb()
+            entry = self._queue(queue).take(cycle)
             if entry is None:
                 return None
             if record:
@@ -102,30 +111,30 @@ class Broker:
 
     def settle(self, delivery_tag: str) -> None:
         """The claim is over."""
-        with self._changed:
-            self._claims.pop(delivery_tag, None)
+        self._claims.pop(delivery_tag, None)
 
     def put_back(self, delivery_tag: str) -> None:
         """Return a claimed message to its place in its queue, marked as redelivered."""
-        with self._changed:
-            claimed = self._claims.pop(delivery_tag, None)
-            if claimed is None:
-                return
-            entry = claimed.entry._replace(message=redelivered(claimed.entry.message))
-            self._queues.setdefault(claimed.queue, MemoryQueue()).put(entry)
-            self._version += 1
-            self._changed.notify_all()
+        claimed = self._claims.pop(delivery_tag, None)
+        if claimed is None:
+            return
+        entry = claimed.entry._replace(message=redelivered(claimed.entry.message))
+        with self._lock:
+            self._absorb()
+            self._queue(claimed.queue).put(entry)
+        self.wake()
 
     def remove(self, request_id: str) -> bool:
         """Remove the waiting message of a request, wherever it waits."""
-        with self._changed:
+        with self._lock:
+            self._absorb()
             return any(queue.remove(request_id) for queue in self._queues.values())
 
     def size(self, queue: str) -> int:
         """Messages that wait in the queue."""
-        with self._changed:
-            waiting = self._queues.get(queue)
-            return len(waiting) if waiting is not None else 0
+        with self._lock:
+            self._absorb()
+            return len(self._queues.get(queue, ()))
 
     def claims(self) -> int:
         """Messages taken and not yet settled."""
@@ -133,14 +142,30 @@ class Broker:
 
     def purge(self, queue: str) -> int:
         """Remove all waiting messages of the queue; returns how many."""
-        with self._changed:
-            waiting = self._queues.get(queue)
-            return waiting.clear() if waiting is not None else 0
+        with self._lock:
+            self._absorb()
+            return self._queue(queue).clear()
 
     def delete(self, queue: str) -> None:
         """Remove the queue."""
-        with self._changed:
+        with self._lock:
+            self._absorb()
             self._queues.pop(queue, None)
+
+    def _queue(self, name: str) -> MemoryQueue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = MemoryQueue()
+        return queue
+
+    def _absorb(self) -> None:
+        """Sort what was put into its queues; the lock is held."""
+        while self._inbound:
+            name, entry = self._inbound.popleft()
+            queue = self._queue(name)
+            queue.put(entry)
+            if task_id(entry.message) is None and len(queue) > MAX_BROADCASTS:
+                queue.take(None)
 
 
 def priority_of(message: RawMessage) -> int:

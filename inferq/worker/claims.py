@@ -34,14 +34,13 @@ class Claim:
 class Claims:
     """Claims by delivery tag, and sums over those whose prefill has not ended.
 
-    The sums follow from the claims: a claim enters and leaves them exactly once, under one
-    lock, whichever way it ends.
+    A claim enters and leaves each sum exactly once, under one lock, whichever way it ends:
+    the sums always follow from the claims.
     """
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
-        self._unseen: set[Claim] = set()
-        self._prefilling: set[Claim] = set()
+        self._load = Load()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -51,19 +50,15 @@ class Claims:
         """A message was taken."""
         with self._lock:
             self._claims[delivery_tag] = claim
-            self._unseen.add(claim)
-            self._prefilling.add(claim)
+            self._count_unseen(claim, 1)
+            self._count_prefill(claim, 1)
 
     def advance(self, delivery_tag: str, phase: Phase) -> None:
         """A claim has come further; what is not claimed here is ignored."""
         with self._lock:
             claim = self._claims.get(delivery_tag)
-            if claim is None:
-                return
-            claim.phase = phase
-            self._unseen.discard(claim)
-            if phase is Phase.DECODE:
-                self._prefilling.discard(claim)
+            if claim is not None:
+                self._move(claim, phase)
 
     def remove(self, delivery_tag: str) -> bool:
         """A claim is over; False when it was not (or no longer) one."""
@@ -71,17 +66,31 @@ class Claims:
             claim = self._claims.pop(delivery_tag, None)
             if claim is None:
                 return False
-            self._unseen.discard(claim)
-            self._prefilling.discard(claim)
+            self._move(claim, Phase.DECODE)
             return True
 
     def load(self) -> Load:
         """What the claims take that the engine's own numbers do not show."""
-        with self._lock:
-            return Load(
-                unseen_blocks=sum(claim.blocks for claim in self._unseen),
-                unseen_slots=len(self._unseen),
-                prefills=len(self._prefilling),
-                long_prefills=sum(claim.is_long for claim in self._prefilling),
-                prefill_tokens=sum(claim.prompt_tokens for claim in self._prefilling),
-            )
+        return self._load
+
+    def _move(self, claim: Claim, phase: Phase) -> None:
+        before, claim.phase = claim.phase, phase
+        if before is Phase.CLAIMED and phase is not Phase.CLAIMED:
+            self._count_unseen(claim, -1)
+        if before is not Phase.DECODE and phase is Phase.DECODE:
+            self._count_prefill(claim, -1)
+
+    def _count_unseen(self, claim: Claim, sign: int) -> None:
+        load = self._load
+        self._load = load._replace(
+            unseen_blocks=load.unseen_blocks + sign * claim.blocks,
+            unseen_slots=load.unseen_slots + sign,
+        )
+
+    def _count_prefill(self, claim: Claim, sign: int) -> None:
+        load = self._load
+        self._load = load._replace(
+            prefills=load.prefills + sign,
+            long_prefills=load.long_prefills + sign * claim.is_long,
+            prefill_tokens=load.prefill_tokens + sign * claim.prompt_tokens,
+        )

@@ -9,7 +9,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker.worker import WorkController
 
 from inferq.app import InferqApp
-from inferq.engines.base import Capacity
+from inferq.engines.base import Engine
 from inferq.transport.broker import Broker
 
 
@@ -57,9 +57,10 @@ class EmbeddedWorker:
         """Terminate a running task; Celery reports it as revoked."""
         return bool(self._controller.pool.terminate_task(request_id))
 
-    def capacity(self) -> Capacity:
-        """The engine's room."""
-        return self._app.node.engine.capacity()
+    @property
+    def engine(self) -> Engine:
+        """The running engine."""
+        return self._app.node.engine
 
     def _on_ready(self, consumer: Any) -> None:
         del consumer

@@ -53,7 +53,7 @@ class Intake:
         if len(self.claims) >= self._max_claims:
             return None
         budget = self.rule.budget(self._engine.capacity(), self.claims.load())
-        return Look(self, budget)
+        return Look(self, budget) if budget.has_slots else None
 
     def released(self, delivery_tag: str) -> None:
         """A claim is over."""
@@ -75,7 +75,7 @@ class Intake:
             self._wake()
 
     def size_of(self, message: RawMessage) -> Size | None:
-        """What the request in a message needs; None when that cannot be told.
+        """What the request in a message needs; None when it is wrong or can never fit.
 
         The answer is kept in the message, so each is decoded at most once.
         """

@@ -83,9 +83,9 @@ class BatchingEngine(Engine):
 
     def count_tokens(self, request: Request) -> int:
         """Length of the prompt, tokenized when it is text."""
-        if request.prompt_token_ids is not None:
-            return len(request.prompt_token_ids)
-        return len(self._executor.tokenize(request))
+        prompt = self._executor.tokenize(request)
+        check_fit(request, prompt, self._started())
+        return len(prompt)
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Prefill and decode here."""
