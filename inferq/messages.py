@@ -136,8 +136,12 @@ class Request(BaseModel):
             raise _translate(exc) from None
 
     def to_wire(self) -> dict[str, Any]:
-        """The fields that differ from their defaults: the keyword arguments of the task."""
-        return self.model_dump(exclude_defaults=True, exclude={"request_id"})
+        """The fields that were given: the keyword arguments of the task."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        del given["request_id"]
+        if self.messages is not None:
+            given["messages"] = [message.model_dump() for message in self.messages]
+        return given
 
 
 Request.FIELDS = frozenset(Request.model_fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from enum import Enum, auto
 
 from inferq.routing.admission import AdmissionRule, Load, Size
@@ -34,44 +34,49 @@ class Claim:
 class Claims:
     """Claims by delivery tag, and sums over those whose prefill has not ended.
 
-    A claim enters and leaves each sum exactly once, under one lock, whichever way it ends:
-    the sums always follow from the claims.
+    Only the consumer's thread changes them; tasks on other threads leave a note, which it
+    reads before it looks at the sums. A claim enters and leaves each sum exactly once,
+    whichever way it ends, so the sums always follow from the claims.
     """
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
+        self._notes: deque[tuple[str, Phase | None]] = deque()
         self._load = Load()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._claims)
 
     def add(self, delivery_tag: str, claim: Claim) -> None:
-        """A message was taken."""
-        with self._lock:
-            self._claims[delivery_tag] = claim
-            self._count_unseen(claim, 1)
-            self._count_prefill(claim, 1)
+        """A message was taken. For the consumer's thread."""
+        self._claims[delivery_tag] = claim
+        self._count_unseen(claim, 1)
+        self._count_prefill(claim, 1)
 
     def advance(self, delivery_tag: str, phase: Phase) -> None:
-        """A claim has come further; what is not claimed here is ignored."""
-        with self._lock:
-            claim = self._claims.get(delivery_tag)
-            if claim is not None:
-                self._move(claim, phase)
+        """A claim has come further. For any thread; what is not claimed here is ignored."""
+        self._notes.append((delivery_tag, phase))
 
-    def remove(self, delivery_tag: str) -> bool:
-        """A claim is over; False when it was not (or no longer) one."""
-        with self._lock:
-            claim = self._claims.pop(delivery_tag, None)
-            if claim is None:
-                return False
-            self._move(claim, Phase.DECODE)
-            return True
+    def remove(self, delivery_tag: str) -> None:
+        """A claim is over. For any thread; what is not (any more) claimed is ignored."""
+        self._notes.append((delivery_tag, None))
 
     def load(self) -> Load:
-        """What the claims take that the engine's own numbers do not show."""
+        """What the claims take that the engine's own numbers do not show.
+
+        For the consumer's thread.
+        """
+        while self._notes:
+            self._apply(*self._notes.popleft())
         return self._load
+
+    def _apply(self, delivery_tag: str, phase: Phase | None) -> None:
+        if phase is not None:
+            claim = self._claims.get(delivery_tag)
+        else:
+            claim = self._claims.pop(delivery_tag, None)
+        if claim is not None:
+            self._move(claim, phase or Phase.DECODE)
 
     def _move(self, claim: Claim, phase: Phase) -> None:
         before, claim.phase = claim.phase, phase

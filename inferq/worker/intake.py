@@ -50,15 +50,16 @@ class Intake:
         """Begin a look at the queues."""
         # Before capacity is read: room that becomes free from here on must wake us.
         self._watching = True
+        load = self.claims.load()
         if len(self.claims) >= self._max_claims:
             return None
-        budget = self.rule.budget(self._engine.capacity(), self.claims.load())
+        budget = self.rule.budget(self._engine.capacity(), load)
         return Look(self, budget) if budget.has_slots else None
 
     def released(self, delivery_tag: str) -> None:
         """A claim is over."""
-        if self.claims.remove(delivery_tag):
-            self._room()
+        self.claims.remove(delivery_tag)
+        self._room()
 
     def handed(self, delivery_tag: str) -> None:
         """The engine knows of the request and counts it from now on."""
