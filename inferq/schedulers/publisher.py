@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import msgpack
 from celery import Celery
 from kombu import Producer
 
@@ -23,7 +24,7 @@ class Publisher:
     """
 
     def __init__(self, app: Celery, origin: str) -> None:
-        self._app = app
+        self._as_task = app.amqp.as_task_v2
         self._origin = origin
         self._connection = app.connection_for_write()
         self._producer = Producer(self._connection.channel(), auto_declare=False)
@@ -35,7 +36,7 @@ class Publisher:
 
     def publish(self, request: Request, queue: str, prompt_tokens: int | None = None) -> None:
         """Send one request; a known length of the prompt spares its node to find it out."""
-        headers, properties, body, _ = self._app.amqp.as_task_v2(
+        headers, properties, body, _ = self._as_task(
             request.request_id,
             PREFILL,
             kwargs=request.to_wire(),
@@ -50,10 +51,11 @@ class Publisher:
             headers[SIZE_HEADER] = [prompt_tokens, request.max_tokens]
         with self._lock:
             self._producer.publish(
-                body,
+                msgpack.packb(body),
                 exchange="",
                 routing_key=queue,
-                serializer="msgpack",
+                content_type="application/x-msgpack",
+                content_encoding="binary",
                 headers=headers,
                 priority=request.priority,
                 **properties,

@@ -42,7 +42,8 @@ class Claims:
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
         self._notes: deque[tuple[str, Phase | None]] = deque()
-        self._load = Load()
+        self._unseen_blocks = self._unseen_slots = 0
+        self._prefills = self._long_prefills = self._prefill_tokens = 0
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -68,7 +69,13 @@ class Claims:
         """
         while self._notes:
             self._apply(*self._notes.popleft())
-        return self._load
+        return Load(
+            self._unseen_blocks,
+            self._unseen_slots,
+            self._prefills,
+            self._long_prefills,
+            self._prefill_tokens,
+        )
 
     def _apply(self, delivery_tag: str, phase: Phase | None) -> None:
         if phase is not None:
@@ -86,16 +93,10 @@ class Claims:
             self._count_prefill(claim, -1)
 
     def _count_unseen(self, claim: Claim, sign: int) -> None:
-        load = self._load
-        self._load = load._replace(
-            unseen_blocks=load.unseen_blocks + sign * claim.blocks,
-            unseen_slots=load.unseen_slots + sign,
-        )
+        self._unseen_slots += sign
+        self._unseen_blocks += sign * claim.blocks
 
     def _count_prefill(self, claim: Claim, sign: int) -> None:
-        load = self._load
-        self._load = load._replace(
-            prefills=load.prefills + sign,
-            long_prefills=load.long_prefills + sign * claim.is_long,
-            prefill_tokens=load.prefill_tokens + sign * claim.prompt_tokens,
-        )
+        self._prefills += sign
+        self._long_prefills += sign * claim.is_long
+        self._prefill_tokens += sign * claim.prompt_tokens

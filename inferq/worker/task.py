@@ -16,7 +16,7 @@ class AsyncRequest(CeleryRequest):  # type: ignore[misc]
 
     def __init__(self, message: Any, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
-        _, _, embed = self._payload
+        _, _, embed = self._body if self._decoded else message.payload
         if isinstance(embed, dict):
             self._request_dict.update(embed)
 
