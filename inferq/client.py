@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+
+from celery import Celery
 
 from inferq.messages import Output
 from inferq.results.reply import Reply, Result
 from inferq.schedulers import Counts
-from inferq.session import Session
+from inferq.session import Reader, Session
 from inferq.settings import Settings
+from inferq.waiting import block, wait
 
 
 class _Handle:
@@ -35,26 +37,71 @@ class _Handle:
         return self._session.cancel(self._reply)
 
 
+class Outputs(Iterator[Output]):
+    """The outputs of one request, as they come. Also a context manager that closes itself.
+
+    Leaving it before its end cancels the request.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __next__(self) -> Output:
+        reader = self._reader
+        while not reader.ended:
+            output = reader.step()
+            if output is not None:
+                return output
+            block(lambda wake: reader.reply.wait_after(reader.position, wake))
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop reading, and cancel the request if it has not ended."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncOutputs(AsyncIterator[Output]):
+    """The same for asyncio."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def __anext__(self) -> Output:
+        reader = self._reader
+        while not reader.ended:
+            output = reader.step()
+            if output is not None:
+                return output
+            await wait(lambda wake: reader.reply.wait_after(reader.position, wake), reader.reply)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop reading, and cancel the request if it has not ended."""
+        self._reader.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
 class Handle(_Handle):
     """A submitted request."""
 
-    def stream(self) -> Iterator[Output]:
+    def stream(self) -> Outputs:
         """The outputs as they come, from the first one on.
 
-        Leaving the iterator before its end cancels the request.
-
-        Raises:
-            RequestFailed, RequestCancelled, RequestExpired: it ended without an answer.
+        Leaving the iterator before its end cancels the request. The iterator raises
+        RequestFailed, RequestCancelled or RequestExpired when there is no answer.
         """
-        steps = self._session.outputs(self._reply)
-        try:
-            for step in steps:
-                if isinstance(step, Output):
-                    yield step
-                else:
-                    _block(lambda wake, n=step: self._reply.wait_after(n, wake), None)  # type: ignore[misc]
-        finally:
-            steps.close()  # type: ignore[attr-defined]
+        return Outputs(Reader(self._session, self._reply))
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the whole answer, at most ``timeout`` seconds.
@@ -63,7 +110,7 @@ class Handle(_Handle):
             TimeoutError: it has not ended yet; it goes on.
             RequestFailed, RequestCancelled, RequestExpired: it ended without an answer.
         """
-        if not _block(self._reply.wait_end, timeout, self._reply.stop_waiting):
+        if not block(self._reply.wait_end, timeout, self._reply):
             raise TimeoutError(f"request {self.request_id} has not ended after {timeout} s")
         return self._session.result(self._reply)
 
@@ -71,36 +118,15 @@ class Handle(_Handle):
 class AsyncHandle(_Handle):
     """A submitted request, for asyncio."""
 
-    async def stream(self) -> AsyncIterator[Output]:
+    def stream(self) -> AsyncOutputs:
         """Like ``Handle.stream``."""
-        steps = self._session.outputs(self._reply)
-        try:
-            for step in steps:
-                if isinstance(step, Output):
-                    yield step
-                else:
-                    await self._wait(lambda wake, n=step: self._reply.wait_after(n, wake))  # type: ignore[misc]
-        finally:
-            steps.close()  # type: ignore[attr-defined]
+        return AsyncOutputs(Reader(self._session, self._reply))
 
     async def result(self, timeout: float | None = None) -> Result:
         """Like ``Handle.result``."""
         async with asyncio.timeout(timeout):
-            await self._wait(self._reply.wait_end)
+            await wait(self._reply.wait_end, self._reply)
         return self._session.result(self._reply)
-
-    async def _wait(self, register: Callable[[Callable[[], None]], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        woken = asyncio.Event()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(woken.set)
-
-        try:
-            if register(wake):
-                await woken.wait()
-        finally:
-            self._reply.stop_waiting(wake)
 
 
 class _Client:
@@ -111,6 +137,11 @@ class _Client:
     def settings(self) -> Settings:
         """The settings this client was made with."""
         return self._session.settings
+
+    @property
+    def app(self) -> Celery:
+        """The scheduler's Celery application, for ``send_task``, ``control`` and events."""
+        return self._session.scheduler.app
 
     def counts(self) -> Counts:
         """Live numbers of the scheduler."""
@@ -181,7 +212,7 @@ class Client(_Client):
         finally:
             handle.cancel()
 
-    def stream(self, **fields: Any) -> Iterator[Output]:
+    def stream(self, **fields: Any) -> Outputs:
         """Submit a request now and iterate over its outputs."""
         return self.submit(**fields).stream()
 
@@ -225,25 +256,7 @@ class AsyncClient(_Client):
         finally:
             handle.cancel()
 
-    async def stream(self, **fields: Any) -> AsyncIterator[Output]:
-        """Like ``Client.stream``; the request is submitted at the first step."""
-        handle = await self.submit(**fields)
-        async for output in handle.stream():
-            yield output
-
-
-def _block(
-    register: Callable[[Callable[[], None]], bool],
-    timeout_s: float | None,
-    unregister: Callable[[Callable[[], None]], None] | None = None,
-) -> bool:
-    """Block this thread until woken; False when the time is over first."""
-    lock = threading.Lock()
-    lock.acquire()
-    if not register(lock.release):
-        woken = True
-    else:
-        woken = lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
-    if not woken and unregister is not None:
-        unregister(lock.release)
-    return woken
+    def stream(self, **fields: Any) -> AsyncOutputs:
+        """Like ``Client.stream``."""
+        [reply] = self._session.submit([fields])
+        return AsyncHandle(self._session, reply).stream()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from inferq.errors import ClientClosed, InvalidRequest, RequestEnded
+from inferq.errors import ClientClosed, InvalidRequest, RequestEnded, UnknownRequest
 from inferq.messages import Output, Request
 from inferq.results.reply import Reply, Result
 from inferq.schedulers import Scheduler, create_scheduler
@@ -67,33 +68,6 @@ class Session:
             raise InvalidRequest("deadline", "is in the past; it is a UNIX time in seconds")
         return request
 
-    def outputs(self, reply: Reply) -> Iterator[Output | int]:
-        """The outputs of a request; an int means: wait until there are more than that many.
-
-        Leaving before the end cancels the request.
-        """
-        position = 0
-        ended = False
-        try:
-            while not ended:
-                try:
-                    output = reply.at(position)
-                except RequestEnded:
-                    ended = True
-                    self.read_end(reply)
-                    raise
-                if output is None:
-                    yield position
-                    continue
-                position += 1
-                ended = output.finished
-                if ended:
-                    self.read_end(reply)
-                yield output
-        finally:
-            if not ended:
-                self.abandon(reply)
-
     def result(self, reply: Reply) -> Result:
         """The whole answer of a request that has ended; its end counts as read."""
         self.read_end(reply)
@@ -106,13 +80,60 @@ class Session:
 
     def cancel(self, reply: Reply) -> bool:
         """End a request; False when it has ended."""
-        return reply.end is None and self.scheduler.cancel(reply.request_id)
+        if reply.end is not None:
+            return False
+        try:
+            return self.scheduler.cancel(reply.request_id)
+        except UnknownRequest:  # it ended, and was read, at this very moment
+            return False
 
     def abandon(self, reply: Reply) -> None:
         """The caller has lost interest: cancel, and forget."""
-        if self._scheduler is None:
-            return
-        if reply.end is None:
-            self._scheduler.cancel(reply.request_id)
-        else:
-            self.read_end(reply)
+        scheduler = self._scheduler
+        if scheduler is not None:
+            with suppress(UnknownRequest):  # it ended, and was read, at this very moment
+                scheduler.cancel(reply.request_id)
+            scheduler.forget(reply.request_id)
+
+
+class Reader:
+    """Reads the outputs of one request, once, in order.
+
+    Who drops or closes a reader before the end has lost interest: the request is cancelled.
+    """
+
+    def __init__(self, session: Session, reply: Reply) -> None:
+        self.reply = reply
+        self._session = session
+        self.position = 0
+        self.ended = False
+
+    def step(self) -> Output | None:
+        """The next output; None: wait until there are more than ``position``.
+
+        Raises:
+            RequestEnded: the request ended without an answer.
+        """
+        try:
+            output = self.reply.at(self.position)
+        except RequestEnded:
+            self._end()
+            raise
+        if output is not None:
+            self.position += 1
+            if output.finished:
+                self._end()
+        return output
+
+    def close(self) -> None:
+        """Stop reading; a second call does nothing."""
+        if not self.ended:
+            self.ended = True
+            self._session.abandon(self.reply)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._session.read_end(self.reply)

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from celery import Celery
+
 from inferq.messages import Request
 from inferq.results.reply import Reply
 from inferq.settings import Settings
@@ -31,6 +33,9 @@ class Counts(NamedTuple):
 
 class Scheduler(ABC):
     """Takes requests and fills their replies. Every method is safe from many threads."""
+
+    #: The Celery application that requests are sent through.
+    app: Celery
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -64,6 +64,8 @@ class Intake:
     def handed(self, delivery_tag: str) -> None:
         """The engine knows of the request and counts it from now on."""
         self.claims.advance(delivery_tag, Phase.PREFILL)
+        # A look in between has counted it twice, once here and once in the engine's numbers.
+        self._room()
 
     def prefilled(self, delivery_tag: str) -> None:
         """The request has its first token."""
