@@ -38,13 +38,18 @@ class Intake:
         self._engine = engine
         self._max_claims = settings.limits.max_claims
         self._wake: Callable[[], None] = lambda: None
+        self._soon: Callable[[Callable[[], None]], object] = lambda wake: wake()
         self._watching = False
         self._blocked_tag = ""
         self._blocked_since = 0.0
 
-    def connect(self, wake: Callable[[], None]) -> None:
-        """``wake`` makes the consumer look at its queues again; any thread may call it."""
-        self._wake = wake
+    def connect(self, wake: Callable[[], None], soon: Callable[[Callable[[], None]], object]) -> None:
+        """``wake`` makes the consumer look at its queues again; any thread may call it.
+
+        ``soon`` calls a function a moment later: all room that becomes free until then is worth
+        one look, not one each.
+        """
+        self._wake, self._soon = wake, soon
 
     def open(self) -> Look | None:
         """Begin a look at the queues."""
@@ -75,7 +80,7 @@ class Intake:
     def _room(self) -> None:
         if self._watching:
             self._watching = False
-            self._wake()
+            self._soon(self._wake)
 
     def size_of(self, message: RawMessage) -> Size | None:
         """What the request in a message needs; None when it is wrong or can never fit.

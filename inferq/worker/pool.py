@@ -53,6 +53,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         """Run a coroutine on the pool's loop and wait for its result, from another thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call a function on the loop, after what it does at this moment; from any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function)
+
     def on_apply(
         self,
         target: Callable[..., Any],

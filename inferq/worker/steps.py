@@ -77,6 +77,6 @@ class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]
                 f"broker transport {type(channel).__module__}: it cannot ask before it takes"
             )
         intake = consumer.app.node.intake
-        intake.connect(channel.broker.wake)
+        intake.connect(channel.broker.wake, consumer.pool.call_soon)
         channel.gated_queues = frozenset(q.name for q in consumer.task_consumer.queues)
         channel.gate = intake
