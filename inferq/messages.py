@@ -154,7 +154,10 @@ def _translate(exc: ValidationError) -> InvalidRequest:
         field, _, reason = error["msg"].removeprefix("Value error, ").partition(": ")
         return InvalidRequest(field, reason)
     if error["type"] == "extra_forbidden":
-        return InvalidRequest(where[0], f"unknown; allowed are {', '.join(sorted(Request.FIELDS))}")
+        allowed = Request.FIELDS if len(where) == 1 else ChatMessage.model_fields
+        return InvalidRequest(".".join(where), f"unknown; allowed are {', '.join(sorted(allowed))}")
+    if where[0] == "metadata" and len(where) == 3:  # pydantic names the first type it tried
+        return InvalidRequest(".".join(where[:2]), "is no string, number, boolean or null")
     return InvalidRequest(".".join(where), error["msg"])
 
 
@@ -236,9 +239,15 @@ def _error_from_wire(raw: Any) -> ErrorInfo:
 def _timings_from_wire(raw: Any) -> Timings:
     if not isinstance(raw, (list, tuple)) or len(raw) != len(Timings._fields):
         raise ValueError(f"timings are {len(Timings._fields)} numbers")
-    if not all(type(part) in (int, float) and math.isfinite(part) for part in raw):
+    if not all(type(part) in (int, float) for part in raw):
+        raise ValueError("timings are numbers")
+    try:
+        timings = Timings(*(float(part) for part in raw))
+    except OverflowError:
+        raise ValueError("timings are finite numbers") from None
+    if not all(math.isfinite(part) for part in timings):
         raise ValueError("timings are finite numbers")
-    return Timings(*(float(part) for part in raw))
+    return timings
 
 
 def error_output(

@@ -73,6 +73,10 @@ class Job:
         if self._task is not None:
             self._cancel()
 
+    def finish(self) -> None:
+        """The task is done. One that was cancelled before its first step could not report."""
+        self._report_terminated()
+
     def begin(self) -> asyncio.Task[Any]:
         """Start running; returns the task to wait for."""
         self._task = self._loop.create_task(self._run())

@@ -169,6 +169,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         job = self._running.pop(task)
         if self._by_id.get(job.task_id) is job:
             del self._by_id[job.task_id]
+        job.finish()
         if not task.cancelled() and task.exception() is not None:
             logger.critical("a task ended outside of its tracer", exc_info=task.exception())
         if self._arrived:
