@@ -95,7 +95,9 @@ class QueueFull(InferqError):
 
     code = "queue_full"
 
-    def __init__(self, max_size: int, rejected: Sequence[str], accepted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, max_size: int, rejected: Sequence[str], accepted: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             f"scheduler_max_size is {max_size}: {len(rejected)} of "
             f"{len(rejected) + len(accepted)} requests do not fit ({', '.join(rejected[:3])}"

@@ -111,7 +111,9 @@ class Request(BaseModel):
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
-        given = [n for n in ("prompt", "prompt_token_ids", "messages") if getattr(self, n) is not None]
+        given = [
+            n for n in ("prompt", "prompt_token_ids", "messages") if getattr(self, n) is not None
+        ]
         if len(given) != 1:
             raise ValueError(
                 "prompt: give exactly one of prompt, prompt_token_ids and messages; "
@@ -186,7 +188,7 @@ class Output(NamedTuple):
 
     request_id: str
     attempt: int = 0
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     token_ids: tuple[int, ...] = ()
     text: str = ""
     finished: bool = False
@@ -303,4 +305,6 @@ class Handoff(BaseModel):
             return cls.model_validate(fields)
         except ValidationError as exc:
             error = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise InvalidRequest(".".join(["handoff", *map(str, error["loc"])]), error["msg"]) from None
+            raise InvalidRequest(
+                ".".join(["handoff", *map(str, error["loc"])]), error["msg"]
+            ) from None

@@ -21,7 +21,8 @@ One frozen object, `inferq.Settings`, read once at start. Sources, the first one
 1. the constructor: `Settings(scheduler_ttl=60, llamacpp={"model": "my.gguf"})`
 2. the environment: `INFERQ_SCHEDULER_TTL=60`, `INFERQ_LLAMACPP__MODEL=my.gguf`
 3. a file `.env` in the working directory, with the same names
-4. a file `inferq.toml` in the working directory: `scheduler_ttl = 60`, `[llamacpp]` and `model = "my.gguf"`
+4. a file `inferq.toml` in the working directory: `scheduler_ttl = 60`, and `model = "my.gguf"`
+   under `[llamacpp]`
 5. the defaults below
 
 An unknown name or a wrong value fails at start with the setting's name, the value and what is
@@ -47,7 +48,9 @@ def page() -> Iterator[str]:
     yield HEAD
     yield "## Scheduler\n"
     yield from table(SchedulerSettings.model_fields, "")
-    own = {n: f for n, f in Settings.model_fields.items() if n not in SchedulerSettings.model_fields}
+    own = {
+        n: f for n, f in Settings.model_fields.items() if n not in SchedulerSettings.model_fields
+    }
     plain = {n: f for n, f in own.items() if not is_group(f)}
     yield "\n## Node\n"
     yield from table(plain, "")

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import LONG_S, fast
 from inferq import AsyncClient, Client, ClientClosed, Output, Settings
+from tests.support import LONG_S, fast, wait_until
 
 
 def test_a_stream_and_a_result_hold_the_same_answer(client: Client) -> None:
@@ -63,7 +63,9 @@ def test_timings_are_consistent(client: Client) -> None:
 
 def test_many_threads_share_a_client(client: Client) -> None:
     def ask(number: int) -> tuple[int, ...]:
-        return client.generate(prompt=f"{number % 7}", max_tokens=12, seed=5, timeout=LONG_S).token_ids
+        return client.generate(
+            prompt=f"{number % 7}", max_tokens=12, seed=5, timeout=LONG_S
+        ).token_ids
 
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(ask, range(200)))
@@ -177,13 +179,3 @@ def test_prefill_and_decode_as_two_tasks_continue_an_answer(client: Client) -> N
 def test_the_default_client_needs_no_settings_file() -> None:
     with Client(Settings(scheduler_name="local", engine="simulated")) as client:
         assert client.counts().held == 0
-
-
-def wait_until(condition: object) -> None:
-    assert callable(condition)
-    done = threading.Event()
-    for _ in range(int(LONG_S / 0.005)):
-        if condition():
-            return
-        done.wait(0.005)
-    raise AssertionError("it did not come to be")

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from conftest import LONG_S, fast, slow
 from inferq import (
     Client,
     DuplicateRequest,
@@ -19,7 +18,7 @@ from inferq import (
     Settings,
     UnknownRequest,
 )
-from test_client_answers import wait_until
+from tests.support import LONG_S, fast, slow, wait_until
 
 
 def test_a_running_request_is_cancelled_and_its_room_is_free() -> None:
@@ -176,7 +175,7 @@ def test_a_blocked_reader_is_told_when_the_client_closes() -> None:
 @pytest.mark.parametrize("name", ["global", "splitwise"])
 def test_schedulers_that_are_not_there_yet_say_so(name: str) -> None:
     with pytest.raises(SchedulerUnavailable, match=f"{name}.*allowed are local"):
-        Client(Settings(scheduler_name=name)).__enter__()  # type: ignore[arg-type]
+        Client(Settings(scheduler_name=name)).__enter__()
 
 
 def test_priorities_go_first_and_equals_in_order() -> None:

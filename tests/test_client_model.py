@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import LONG_S
 from inferq import Client, EngineStartError, Request, Settings
 from inferq.engines import create_engine
+from tests.support import LONG_S
 
 pytestmark = pytest.mark.model
 
@@ -43,7 +43,7 @@ def test_greedy_decoding_equals_the_engine_called_directly() -> None:
             await engine.stop()
 
     with Client(SETTINGS) as client:
-        through = client.generate(**fields, timeout=LONG_S).token_ids  # type: ignore[arg-type]
+        through = client.generate(**fields, timeout=LONG_S).token_ids
     assert list(through) == asyncio.run(directly())
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferq.errors import InvalidRequest
 from inferq.messages import Request
@@ -114,7 +115,7 @@ def test_a_bad_field_is_refused_by_name(field: str, change: dict[str, Any]) -> N
 
 
 def test_a_request_without_any_prompt_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="exactly one .* got none"):
+    with pytest.raises(InvalidRequest, match=r"exactly one .* got none"):
         Request.parse({"request_id": "r"})
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferq.errors import InvalidRequest, RequestCancelled, RequestExpired, RequestFailed
 from inferq.messages import (

@@ -9,9 +9,8 @@ from collections import Counter, deque
 import psutil
 import pytest
 
-from conftest import LONG_S, fast
 from inferq import Client, Handle, RequestCancelled, RequestExpired
-from test_client_answers import wait_until
+from tests.support import LONG_S, fast, wait_until
 
 TOTAL = 20_000
 IN_FLIGHT = 300

@@ -38,5 +38,7 @@ def create_engine(settings: Settings) -> Engine:
         ) from exc
     engine = factory(settings)
     if not isinstance(engine, Engine):
-        raise SettingsError(f"engine={settings.engine!r}: made a {type(engine).__name__}, not an Engine")
+        raise SettingsError(
+            f"engine={settings.engine!r}: made a {type(engine).__name__}, not an Engine"
+        )
     return engine

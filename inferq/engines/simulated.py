@@ -65,7 +65,12 @@ class SimulatedExecutor:
     def piece(self, token: int) -> bytes:
         """A made-up word of two syllables."""
         first, second = token % 128, token // 128 % 128
-        parts = (_ONSETS[first % 16], _VOWELS[first // 16], _ONSETS[second % 16], _VOWELS[second // 16])
+        parts = (
+            _ONSETS[first % 16],
+            _VOWELS[first // 16],
+            _ONSETS[second % 16],
+            _VOWELS[second // 16],
+        )
         return (" " + "".join(parts)).encode()
 
     def is_end(self, token: int) -> bool:
@@ -96,6 +101,7 @@ class SimulatedExecutor:
 
     def export_kv(self, slot: int) -> bytes:
         """A stand-in: the tokens follow from the prompt."""
+        del slot
         return b""
 
     def import_kv(self, slot: int, data: bytes) -> None:

@@ -114,9 +114,7 @@ class MemoryBackend(KeyValueStoreBackend):  # type: ignore[misc]
         """Forget a value."""
         self.store.delete(_text(key))
 
-    def wait_for(
-        self, task_id: str, timeout: float | None = None, **_: Any
-    ) -> Any:
+    def wait_for(self, task_id: str, timeout: float | None = None, **_: Any) -> Any:
         """Wait for a task's end without polling; Celery's AsyncResult.get calls it.
 
         Raises:

@@ -40,9 +40,7 @@ class LlamaCppSettings(Options):
     model: str | None = Field(
         None, min_length=1, description="Path of a .gguf file; none: the packaged SmolLM2"
     )
-    context_tokens: int = Field(
-        8192, ge=64, description="KV cache, tokens, shared by all requests"
-    )
+    context_tokens: int = Field(8192, ge=64, description="KV cache, tokens, shared by all requests")
     max_slots: int = Field(32, ge=1, le=256, description="Most requests computed at once")
     block_size: int = Field(32, ge=1, description="Tokens in a block of the accounting")
     threads: int | None = Field(

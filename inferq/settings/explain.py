@@ -14,9 +14,7 @@ def explain(exc: ValidationError, model: type[BaseModel]) -> SettingsError:
     """One error that names every setting at fault, its value and what is allowed."""
     details = exc.errors(include_url=False, include_context=False)
     names = [".".join(str(part) for part in error["loc"]) for error in details]
-    lines = [
-        _sentence(name, error, model) for name, error in zip(names, details, strict=True)
-    ]
+    lines = [_sentence(name, error, model) for name, error in zip(names, details, strict=True)]
     return SettingsError("; ".join(lines), names)
 
 

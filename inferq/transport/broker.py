@@ -172,7 +172,7 @@ def priority_of(message: RawMessage) -> int:
     """The message's priority, 0 (first) to 9; what is no number counts as 0."""
     try:
         value = int(message["properties"]["priority"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0
     return min(max(value, 0), PRIORITIES - 1)
 

@@ -8,7 +8,6 @@ URL: ``inferq-memory://NAME``; the same name is the same broker.
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -17,7 +16,7 @@ from typing import Any
 from kombu.transport import base, virtual
 
 from inferq.transport.broker import Broker
-from inferq.transport.gate import Cycle, Gate, RawMessage
+from inferq.transport.gate import Gate, RawMessage
 
 Deliver = Callable[[RawMessage, str], None]
 
@@ -74,9 +73,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         """Hand over waiting messages, at most ``limit``; returns how many."""
         count = 0
         for queue in list(self._active_queues):
-            cycle = self._open_cycle(queue)
-            if cycle is False:
-                continue
+            gate = self.gate if queue in self.gated_queues else None
+            cycle = gate.open() if gate is not None else None
+            if gate is not None and cycle is None:
+                continue  # the gate is shut
             while count < limit and self.qos.can_consume():
                 record = queue not in self.unrecorded_queues
                 message = self.broker.take(queue, cycle, record=record)
@@ -101,12 +101,6 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             self.broker.settle(message.delivery_tag)
         return message
 
-    def _open_cycle(self, queue: str) -> Cycle | None | bool:
-        """The gate's cycle, None when the queue is not gated, False when the gate is shut."""
-        if self.gate is None or queue not in self.gated_queues:
-            return None
-        return self.gate.open() or False
-
     def _next_delivery_tag(self) -> str:
         return str(next(_delivery_tags))
 
@@ -117,6 +111,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         return self.broker.exists(queue)
 
     def _get(self, queue: str, timeout: float | None = None) -> RawMessage:
+        del timeout
         message = self.broker.take(queue, None, record=True)
         if message is None:
             raise Empty
@@ -125,9 +120,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def _put(self, queue: str, message: RawMessage, **_: Any) -> None:
         self.broker.put(queue, message)
 
-    def _put_fanout(
-        self, exchange: str, message: RawMessage, routing_key: str, **_: Any
-    ) -> None:
+    def _put_fanout(self, exchange: str, message: RawMessage, routing_key: str, **_: Any) -> None:
         for queue in self._lookup(exchange, routing_key):
             self.broker.put(queue, message)
 
@@ -186,11 +179,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                 return
             left = None if deadline is None else deadline - time.monotonic()
             if (left is not None and left <= 0) or not self.broker.wait(version, left):
-                raise socket.timeout
+                raise TimeoutError
             if self._deliver_ready():
                 return
             if timeout is not None:
-                raise socket.timeout
+                raise TimeoutError
 
     def _deliver_ready(self) -> bool:
         limit = MESSAGES_PER_DRAIN

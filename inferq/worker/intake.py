@@ -19,6 +19,7 @@ from inferq.transport.gate import RawMessage, Verdict
 from inferq.worker.claims import Claim, Claims, Phase
 
 logger = logging.getLogger(__name__)
+Wake = Callable[[], None]
 
 #: Our own producers say the size of a request here, so that nobody has to decode it to judge.
 SIZE_HEADER = "inferq_size"
@@ -37,13 +38,13 @@ class Intake:
         self.rule = AdmissionRule(settings.admission, engine.capacity())
         self._engine = engine
         self._max_claims = settings.limits.max_claims
-        self._wake: Callable[[], None] = lambda: None
-        self._soon: Callable[[Callable[[], None]], object] = lambda wake: wake()
+        self._wake: Wake = lambda: None
+        self._soon: Callable[[Wake], object] = lambda wake: wake()
         self._watching = False
         self._blocked_tag = ""
         self._blocked_since = 0.0
 
-    def connect(self, wake: Callable[[], None], soon: Callable[[Callable[[], None]], object]) -> None:
+    def connect(self, wake: Wake, soon: Callable[[Wake], object]) -> None:
         """``wake`` makes the consumer look at its queues again; any thread may call it.
 
         ``soon`` calls a function a moment later: all room that becomes free until then is worth
@@ -112,7 +113,7 @@ class Intake:
             return Size(self._engine.count_tokens(request), request.max_tokens)
         except (InferqError, LookupError, TypeError, ValueError, AttributeError):
             return None
-        except Exception:  # noqa: BLE001 - kombu wraps a decoder's errors in its own
+        except Exception:
             logger.debug("a message's size cannot be told", exc_info=True)
             return None
 

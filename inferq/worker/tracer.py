@@ -47,9 +47,7 @@ async def trace(task: Task, task_id: str, request: dict[str, Any], *, with_repr:
         if info is not None:
             return Traced(1, value, runtime_s)
         signals.task_success.send(sender=task, result=value)
-        return Traced(
-            0, saferepr(value, task.resultrepr_maxsize) if with_repr else "", runtime_s
-        )
+        return Traced(0, saferepr(value, task.resultrepr_maxsize) if with_repr else "", runtime_s)
     finally:
         signals.task_postrun.send(
             sender=task,

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inferq.engines.batching.blocks import BlockPool, blocks_for
 from inferq.engines.batching.executor import Limits

@@ -39,18 +39,18 @@ def test_an_error_about_another_setting_does_not_show_the_password() -> None:
 
 
 def test_a_file_that_cannot_be_read_does_not_show_the_password(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INFERQ_SCHEDULER_PASSWORD", SECRET)
-    (folder / "inferq.toml").write_text(f"scheduler_password = {SECRET}\n")
+    (tmp_path / "inferq.toml").write_text(f"scheduler_password = {SECRET}\n")
     with pytest.raises(SettingsError) as caught:
         Settings()
     assert SECRET not in everything_said(caught.value)
 
 
 @pytest.mark.parametrize("name", ["scheduler_pasword", "simulated.scheduler_password"])
-def test_a_misplaced_password_is_not_shown(folder: Path, name: str) -> None:
-    (folder / "inferq.toml").write_text(f"{name} = '{SECRET}'\n")
+def test_a_misplaced_password_is_not_shown(tmp_path: Path, name: str) -> None:
+    (tmp_path / "inferq.toml").write_text(f"{name} = '{SECRET}'\n")
     with pytest.raises(SettingsError, match="unknown setting") as caught:
         Settings()
     assert SECRET not in everything_said(caught.value)

@@ -12,21 +12,21 @@ def write(folder: Path, name: str, *lines: str) -> None:
 
 
 def test_the_first_source_that_knows_a_setting_wins(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Settings().scheduler_ttl == 900
-    write(folder, "inferq.toml", "scheduler_ttl = 1")
+    write(tmp_path, "inferq.toml", "scheduler_ttl = 1")
     assert Settings().scheduler_ttl == 1
-    write(folder, ".env", "INFERQ_SCHEDULER_TTL=2")
+    write(tmp_path, ".env", "INFERQ_SCHEDULER_TTL=2")
     assert Settings().scheduler_ttl == 2
     monkeypatch.setenv("INFERQ_SCHEDULER_TTL", "3")
     assert Settings().scheduler_ttl == 3
     assert Settings(scheduler_ttl=4).scheduler_ttl == 4
 
 
-def test_sources_complete_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(folder, "inferq.toml", "engine = 'noop'", "[simulated]", "max_slots = 5")
-    write(folder, ".env", "INFERQ_SIMULATED__BLOCK_SIZE=16")
+def test_sources_complete_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "inferq.toml", "engine = 'noop'", "[simulated]", "max_slots = 5")
+    write(tmp_path, ".env", "INFERQ_SIMULATED__BLOCK_SIZE=16")
     monkeypatch.setenv("INFERQ_SIMULATED__TOTAL_BLOCKS", "99")
     settings = Settings(scheduler_db=3)
     assert settings.engine == "noop"
@@ -45,9 +45,11 @@ def test_names_of_variables_may_be_in_any_case(monkeypatch: pytest.MonkeyPatch) 
     assert Settings().scheduler_port == 7000
 
 
-def test_foreign_names_are_not_our_business(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_names_are_not_our_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(
-        folder,
+        tmp_path,
         ".env",
         "SCHEDULER_TTL=nonsense",
         "ENGINE=warp",
@@ -61,21 +63,23 @@ def test_foreign_names_are_not_our_business(folder: Path, monkeypatch: pytest.Mo
     assert settings.engine == "simulated"
 
 
-def test_a_misspelled_name_of_ours_in_dotenv_is_an_error(folder: Path) -> None:
-    write(folder, ".env", "INFERQ_SCHEDULER_TLT=5")
-    with pytest.raises(SettingsError, match="scheduler_tlt.*unknown setting.*scheduler_ttl"):
+def test_a_misspelled_name_of_ours_in_dotenv_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, ".env", "INFERQ_SCHEDULER_TLT=5")
+    with pytest.raises(SettingsError, match=r"scheduler_tlt.*unknown setting.*scheduler_ttl"):
         Settings()
 
 
-def test_an_unknown_key_in_toml_is_answered_with_the_known_ones(folder: Path) -> None:
-    write(folder, "inferq.toml", "scheduler_tll = 5")
-    with pytest.raises(SettingsError, match="scheduler_tll: unknown setting.*scheduler_ttl") as caught:
+def test_an_unknown_key_in_toml_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    write(tmp_path, "inferq.toml", "scheduler_tll = 5")
+    with pytest.raises(
+        SettingsError, match=r"scheduler_tll: unknown setting.*scheduler_ttl"
+    ) as caught:
         Settings()
     assert caught.value.names == ("scheduler_tll",)
 
 
-def test_an_unknown_key_in_a_group_is_answered_with_the_keys_of_the_group(folder: Path) -> None:
-    write(folder, "inferq.toml", "[simulated]", "slots = 5")
+def test_an_unknown_key_in_a_group_is_answered_with_the_keys_of_the_group(tmp_path: Path) -> None:
+    write(tmp_path, "inferq.toml", "[simulated]", "slots = 5")
     with pytest.raises(SettingsError, match=r"simulated\.slots: unknown.*max_slots") as caught:
         Settings()
     assert "scheduler_ttl" not in str(caught.value)
@@ -94,22 +98,22 @@ def test_an_unknown_key_in_a_group_is_answered_with_the_keys_of_the_group(folder
     ],
 )
 def test_a_wrong_value_in_toml_is_named_with_what_is_allowed(
-    folder: Path, line: str, said: str
+    tmp_path: Path, line: str, said: str
 ) -> None:
-    write(folder, "inferq.toml", line)
+    write(tmp_path, "inferq.toml", line)
     with pytest.raises(SettingsError, match=said):
         Settings()
 
 
 @pytest.mark.parametrize("text", ["scheduler_ttl = = 5", "[simulated", "\x00", "\udcff"])
-def test_toml_that_cannot_be_read_is_a_settings_error(folder: Path, text: str) -> None:
-    (folder / "inferq.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+def test_toml_that_cannot_be_read_is_a_settings_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "inferq.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SettingsError, match="cannot be read"):
         Settings()
 
 
-def test_a_dotenv_that_is_no_text_is_a_settings_error(folder: Path) -> None:
-    (folder / ".env").write_bytes(b"INFERQ_SCHEDULER_TTL=\xff\xfe")
+def test_a_dotenv_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"INFERQ_SCHEDULER_TTL=\xff\xfe")
     with pytest.raises(SettingsError, match="cannot be read"):
         Settings()
 
@@ -122,5 +126,5 @@ def test_json_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_wrong_variable_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERQ_SCHEDULER_PORT", "99999")
-    with pytest.raises(SettingsError, match="scheduler_port='99999'.*65535"):
+    with pytest.raises(SettingsError, match=r"scheduler_port='99999'.*65535"):
         Settings()

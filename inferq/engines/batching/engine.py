@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence as Seq
+from collections.abc import AsyncIterator
+from collections.abc import Sequence as Seq
 from typing import ClassVar
 
 from inferq.engines.base import Capacity, Chunk, Engine
@@ -188,14 +189,14 @@ class BatchingEngine(Engine):
             await self._check_health(results)
             self._planner.start_waiting(self._open)
 
-    async def _run(self, planned: list[tuple[Sequence, Row]]) -> list[int | None | EngineStepError]:
+    async def _run(self, planned: list[tuple[Sequence, Row]]) -> list[int | EngineStepError | None]:
         """Run a step; when it fails, halve it until only those at fault have failed."""
         planned_rows = [row for _, row in planned]
         try:
             return list(await self._executor.run(planned_rows))
         except EngineStepError as exc:
             error = exc
-        except Exception as exc:  # noqa: BLE001 - an executor is foreign code; any error is a failed step
+        except Exception as exc:
             logger.exception("the engine raised in a step of %d rows", len(planned))
             error = EngineStepError(f"{type(exc).__name__}: {exc}")
         if len(planned) == 1:
@@ -203,7 +204,7 @@ class BatchingEngine(Engine):
         half = len(planned) // 2
         return [*await self._run(planned[:half]), *await self._run(planned[half:])]
 
-    def _commit(self, sequence: Sequence, row: Row, result: int | None | EngineStepError) -> None:
+    def _commit(self, sequence: Sequence, row: Row, result: int | EngineStepError | None) -> None:
         if isinstance(result, EngineStepError):
             self._end(sequence, result)
             return
@@ -238,10 +239,12 @@ class BatchingEngine(Engine):
             kv={"key": key},
         )
 
-    async def _check_health(self, results: list[int | None | EngineStepError]) -> None:
+    async def _check_health(self, results: list[int | EngineStepError | None]) -> None:
         """Restart an executor that computes nothing any more; give up when that fails."""
         failed = [r for r in results if isinstance(r, EngineStepError)]
-        self._failed_steps = self._failed_steps + 1 if results and len(failed) == len(results) else 0
+        self._failed_steps = (
+            self._failed_steps + 1 if results and len(failed) == len(results) else 0
+        )
         if self._failed_steps < FAILED_STEPS_BEFORE_RESTART:
             return
         logger.error("the engine failed %d steps in a row: %s", self._failed_steps, failed[-1])

@@ -90,6 +90,7 @@ class LlamaCppExecutor:
 
     def open_slot(self, slot: int, request: Request, prompt: Sequence[int]) -> None:
         """Remember how to sample for this slot."""
+        del prompt
         self._requests[slot] = request
 
     def close_slot(self, slot: int) -> None:

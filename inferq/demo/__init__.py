@@ -1,0 +1,1 @@
+"""A demonstration: real prompts streamed live, synthetic load, and traces replayed."""

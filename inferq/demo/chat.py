@@ -1,0 +1,120 @@
+"""Real prompts, all submitted at once; a line on the screen for each."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from inferq.client import AsyncClient, AsyncHandle
+from inferq.demo.drive import drive
+from inferq.demo.live import Screen, gauges, printable
+from inferq.demo.options import CHAT_MAX_TOKENS, Options
+from inferq.demo.prompts import chat_prompts
+from inferq.demo.records import Record, failed_record, record_end
+from inferq.errors import InferqError
+
+TEMPERATURE = 0.3
+TAIL_CHARACTERS = 300
+STATE_STYLES = {"queued": "dim", "prefill": "yellow", "decode": "cyan", "finished": "green"}
+
+
+@dataclass
+class Row:
+    """A request on the screen; ``tokens`` is how many have come."""
+
+    number: int
+    prompt: str
+    text: str = ""
+    tokens: int = 0
+    record: Record | None = None
+
+
+def row_states(rows: list[Row], waiting: int) -> list[str]:
+    """The state of each row: queued, prefill, decode, or how it ended.
+
+    Requests of equal priority leave the queue in order: of those without a token yet, the
+    last ``waiting`` are in the queue.
+    """
+    states = []
+    silent = sum(row.record is None and row.tokens == 0 for row in rows)
+    for row in rows:
+        if row.record is not None:
+            states.append(row.record.end)
+        elif row.tokens > 0:
+            states.append("decode")
+        else:
+            states.append("prefill" if silent > waiting else "queued")
+            silent -= 1
+    return states
+
+
+class Chat:
+    """Submits the prompts and follows each answer."""
+
+    def __init__(self, client: AsyncClient, options: Options, console: Console) -> None:
+        self._client = client
+        self._options = options
+        self._max_tokens = options.max_tokens or CHAT_MAX_TOKENS
+        self._screen = Screen(console, self._draw)
+        prompts = chat_prompts(options.requests)
+        self.rows = [Row(number, prompt) for number, prompt in enumerate(prompts, 1)]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Submit all, and wait until all have ended."""
+        await drive(self._client, self._all(), self._screen, stop)
+
+    async def _all(self) -> None:
+        await asyncio.gather(*(self._follow(row) for row in self.rows))
+
+    async def _follow(self, row: Row) -> None:
+        try:
+            handle = await self._client.submit(
+                messages=[{"role": "user", "content": row.prompt}],
+                max_tokens=self._max_tokens,
+                temperature=TEMPERATURE,
+                seed=self._options.seed + row.number,
+            )
+            row.record = await self._stream(handle, row)
+        except InferqError as exc:
+            row.record = replace(failed_record(exc), tokens=row.tokens)
+        self._screen.write(self._plain(row, row.record))
+
+    async def _stream(self, handle: AsyncHandle, row: Row) -> Record:
+        async for output in handle.stream():
+            row.tokens += len(output.token_ids)
+            row.text += output.text
+        return await record_end(handle)
+
+    def _plain(self, row: Row, record: Record) -> str:
+        took = "" if record.timings is None else f" after {record.timings.e2e_s:.2f} s"
+        why = f": {printable(record.error, one_line=True)}" if record.error else ""
+        return f"#{row.number} {record.end}{took}, {row.tokens} tokens{why}"
+
+    def _draw(self) -> RenderableType:
+        counts = self._client.counts()
+        table = Table.grid(padding=(0, 1))
+        for justify, width in (("right", 3), ("left", 9), ("left", 16), ("right", 7)):
+            table.add_column(justify=justify, width=width, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(ratio=1, no_wrap=True, overflow="crop")
+        table.expand = True
+        for row, state in zip(self.rows, row_states(self.rows, counts.waiting), strict=True):
+            style = STATE_STYLES.get(state, "red")
+            table.add_row(
+                f"#{row.number}",
+                Text(state, style=style),
+                ProgressBar(total=self._max_tokens, completed=row.tokens, width=16),
+                f"{row.tokens}/{self._max_tokens}",
+                Text(self._tail(row), style="" if row.text else "dim"),
+            )
+        return Group(gauges(counts), table)
+
+    def _tail(self, row: Row) -> str:
+        """The newest words of the answer that fit, or the prompt as long as there are none."""
+        text = printable((row.text or row.prompt)[-TAIL_CHARACTERS:], one_line=True)
+        room = max(10, self._screen.width - 41)
+        return text if len(text) <= room or not row.text else "…" + text[1 - room :]
