@@ -92,6 +92,7 @@ class Ledger:
             if held.reply.end is not None:
                 return False
             del self._held[request_id]
+            self._sweep()
         end = error_output(request_id, FinishReason.CANCELLED, "cancelled", reason)
         return held.reply.push(end)
 

@@ -36,9 +36,12 @@ class QoS(virtual.QoS):  # type: ignore[misc]
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop the message, or put it back into its place."""
-        if requeue:
-            self.channel.broker.put_back(delivery_tag)
-        self.ack(delivery_tag)
+        if not requeue:
+            self.ack(delivery_tag)
+            return
+        # Putting it back comes last: from then on it may be taken again, under the same tag.
+        super().ack(delivery_tag)
+        self.channel.put_back(delivery_tag)
 
 
 class Channel(virtual.Channel):  # type: ignore[misc]
@@ -68,6 +71,12 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             self.broker.settle(delivery_tag)
         if self.gate is not None:
             self.gate.released(delivery_tag)
+
+    def put_back(self, delivery_tag: str) -> None:
+        """A message returns to its place in its queue."""
+        if self.gate is not None:
+            self.gate.released(delivery_tag)
+        self.broker.put_back(delivery_tag)
 
     def deliver_ready(self, deliver: Deliver, limit: int) -> int:
         """Hand over waiting messages, at most ``limit``; returns how many."""

@@ -50,6 +50,7 @@ class Claims:
 
     def add(self, delivery_tag: str, claim: Claim) -> None:
         """A message was taken. For the consumer's thread."""
+        self._read_notes()  # one that was put back is taken again under the same tag
         self._claims[delivery_tag] = claim
         self._count_unseen(claim, 1)
         self._count_prefill(claim, 1)
@@ -67,8 +68,7 @@ class Claims:
 
         For the consumer's thread.
         """
-        while self._notes:
-            self._apply(*self._notes.popleft())
+        self._read_notes()
         return Load(
             self._unseen_blocks,
             self._unseen_slots,
@@ -76,6 +76,10 @@ class Claims:
             self._long_prefills,
             self._prefill_tokens,
         )
+
+    def _read_notes(self) -> None:
+        while self._notes:
+            self._apply(*self._notes.popleft())
 
     def _apply(self, delivery_tag: str, phase: Phase | None) -> None:
         if phase is not None:
