@@ -23,6 +23,10 @@ class Interruptible:
         self._error = error
         task.cancel()
 
+    def withdraw(self) -> None:
+        """Forget an error that was not raised yet: the next cancellation is a real one."""
+        self._error = None
+
     def __await__(self) -> Generator[Any, Any, Any]:
         coroutine = self._coroutine
         resume = coroutine.send
@@ -33,11 +37,19 @@ class Interruptible:
                     awaited = resume(value)
                 except StopIteration as stop:
                     return stop.value
+                error: BaseException | None = None
                 try:
                     value = yield awaited
-                    resume = coroutine.send
-                except asyncio.CancelledError as exc:
-                    resume, value = coroutine.throw, self._take_error() or exc
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - whatever the awaited raised
+                    error = exc
+                if error is None or isinstance(error, asyncio.CancelledError):
+                    # Without an error the awaited has swallowed the cancellation.
+                    error = self._take_error() or error
+                resume = coroutine.send
+                if error is not None:
+                    resume, value = coroutine.throw, error
         finally:
             coroutine.close()
 

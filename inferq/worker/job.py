@@ -59,13 +59,9 @@ class Job:
 
     def terminate(self, signum: int) -> None:
         """Stop the task; called by Celery, from any thread, when it is revoked or cancelled."""
-        self._loop.call_soon_threadsafe(self.stop, signum)
-
-    def stop(self, signum: int) -> None:
-        """Stop the task from the pool's own loop."""
-        self._signal = signum
-        if self._task is not None:
-            self._cancel()
+        self._signal = signum  # from here on it does not begin any more
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop)
 
     def abandon(self) -> None:
         """Stop the task and report nothing: its message stays unacknowledged."""
@@ -90,13 +86,13 @@ class Job:
             if self._signal is not None:  # terminated before it began
                 self._report_terminated()
                 return
-            self._report_done(await self._drive())
+            traced = await self._drive()
         except asyncio.CancelledError:
             self._report_terminated()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - one task's SystemExit is not the pool's
             self._report_failed(exc)
-            if not isinstance(exc, Exception):
-                raise
+        else:
+            self._report_done(traced)
         finally:
             for timer in timers:
                 timer.cancel()
@@ -134,8 +130,14 @@ class Job:
         if self._callbacks.timed_out is not None:
             self._callbacks.timed_out(False, self._timeout_s)
 
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._cancel()
+
     def _cancel(self) -> None:
         assert self._task is not None
+        if self._driver is not None:
+            self._driver.withdraw()
         self._task.cancel()
         self._loop.call_later(STUBBORN_AFTER_S, self._complain)
 

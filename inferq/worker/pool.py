@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from celery.app.trace import trace_task_ret
 from celery.concurrency.base import BasePool
+from celery.worker import state
 
 from inferq.worker.job import Callbacks, Job
 from inferq.worker.tracer import Traced, trace
@@ -101,8 +102,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         """Nothing: Celery also calls the job's own ``terminate``, which knows which one."""
 
     def on_stop(self) -> None:
-        """Warm shutdown: finish what was taken."""
-        self.drain()
+        """Warm shutdown: finish what was taken; Celery also calls this in a cold one."""
+        if state.should_terminate in (None, False):
+            self.drain()
+        else:
+            self.drop()
         self._stop_loop()
 
     def on_terminate(self) -> None:

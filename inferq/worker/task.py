@@ -37,6 +37,7 @@ class AsyncTask(Task):  # type: ignore[misc]
 
     abstract = True
     Request = "inferq.worker.task:AsyncRequest"
+    Strategy = "inferq.worker.strategy:guarded"
 
     def _get_request(self) -> Context:
         return current_context.get() or super()._get_request()

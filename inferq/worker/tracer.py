@@ -6,17 +6,20 @@ backend calls here are those of ``celery.app.trace.build_tracer``, in the same o
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from celery import Task, canvas, signals, states
 from celery.app.task import Context
-from celery.app.trace import IGNORED, REJECTED, TraceInfo
+from celery.app.trace import IGNORE_STATES, IGNORED, REJECTED, TraceInfo
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.utils.saferepr import saferepr
 
+logger = logging.getLogger(__name__)
 current_context: ContextVar[Context | None] = ContextVar("inferq_task_context", default=None)
 
 
@@ -44,9 +47,14 @@ async def trace(task: Task, task_id: str, request: dict[str, Any], *, with_repr:
         info, value = await _run(task, task_id, context)
         state = info.state if info is not None else states.SUCCESS
         runtime_s = time.monotonic() - started
+        if info is None:
+            _call_hook(task.on_success, value, task_id, args, kwargs)
+            signals.task_success.send(sender=task, result=value)
+        if state not in IGNORE_STATES:
+            outcome = value if info is None else info.retval
+            _call_hook(task.after_return, state, outcome, task_id, args, kwargs, None)
         if info is not None:
             return Traced(1, value, runtime_s)
-        signals.task_success.send(sender=task, result=value)
         return Traced(0, saferepr(value, task.resultrepr_maxsize) if with_repr else "", runtime_s)
     finally:
         signals.task_postrun.send(
@@ -63,12 +71,15 @@ async def trace(task: Task, task_id: str, request: dict[str, Any], *, with_repr:
 
 async def _run(task: Task, task_id: str, context: Context) -> tuple[TraceInfo | None, Any]:
     """The task's value, or the state it ended in with what Celery calls its ``R``."""
-    ignore_result = context.ignore_result or task.ignore_result
+    ignore_result = vars(context).get("ignore_result")  # the class says False
+    if ignore_result is None:
+        ignore_result = task.ignore_result
     try:
         if not hasattr(context.kwargs, "items"):
             raise InvalidTaskError("Task keyword arguments is not a mapping")
         if task.track_started and not ignore_result:
             task.backend.store_result(task_id, {}, states.STARTED, request=context)
+        task.before_start(task_id, context.args, context.kwargs)
         value = await task.run(*context.args, **context.kwargs)
         _send_followers(task, task_id, context, value)
         if not ignore_result or context.chord:
@@ -87,6 +98,14 @@ async def _run(task: Task, task_id: str, context: Context) -> tuple[TraceInfo | 
             task, context, eager=False, call_errbacks=not isinstance(exc, Retry)
         )
     return None, value
+
+
+def _call_hook(hook: Callable[..., Any], *args: Any) -> None:
+    """Call a task's own handler; the outcome is stored, so its error must not change it."""
+    try:
+        hook(*args)
+    except Exception:
+        logger.exception("%r failed", hook)
 
 
 def _send_followers(task: Task, task_id: str, context: Context, value: Any) -> None:
