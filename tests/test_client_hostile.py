@@ -86,9 +86,27 @@ JUNK = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    "id timelimit eta expires retries root_id group shadow callbacks argsrepr origin "
-    "ignore_result stamped_headers stamps replaced_task_nesting compression "
-    "inferq_size inferq_attempt inferq_submitted_at".split()
+    [
+        "id",
+        "timelimit",
+        "eta",
+        "expires",
+        "retries",
+        "root_id",
+        "group",
+        "shadow",
+        "callbacks",
+        "argsrepr",
+        "origin",
+        "ignore_result",
+        "stamped_headers",
+        "stamps",
+        "replaced_task_nesting",
+        "compression",
+        "inferq_size",
+        "inferq_attempt",
+        "inferq_submitted_at",
+    ]
 )
 
 
