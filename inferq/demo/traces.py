@@ -12,7 +12,7 @@ from typing import Any
 
 from inferq.demo.workload import Arrival
 from inferq.errors import InferqError
-from inferq.messages import MAX_OUTPUT_TOKENS
+from inferq.messages.fields import MAX_OUTPUT_TOKENS
 
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 AZURE_EXPECTED = f"{AZURE_HEADER} as in 2023-11-16 18:17:03.9799600,4808,10"
