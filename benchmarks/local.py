@@ -79,6 +79,22 @@ def compare_throughput(runs: int, requests: int, stock_requests: int, *, tuned: 
     )
 
 
+def lifecycle(runs: int) -> None:
+    """How long a client takes to start and to stop, with requests still running."""
+    starts, stops = [], []
+    for _ in range(runs):
+        client = Client(Settings(engine="simulated"))
+        with measured() as start:
+            client.__enter__()
+        for _ in range(50):
+            client.submit(prompt="x", max_tokens=1000)
+        with measured() as stop:
+            client.close()
+        starts.append(start.wall_s * 1000)
+        stops.append(stop.wall_s * 1000)
+    emit("lifecycle", start_ms=quantile(starts, 0.5), stop_ms=quantile(stops, 0.5))
+
+
 def latency_and_outputs(runs: int) -> None:
     """Idle latency, and streamed outputs per second."""
     with Client(Settings(engine="noop")) as client:
@@ -152,6 +168,7 @@ def main() -> None:
     if options.profile:
         profile(options.requests)
         return
+    lifecycle(options.runs)
     latency_and_outputs(options.runs)
     compare_throughput(options.runs, options.requests, options.requests // 4, tuned=True)
     compare_throughput(options.runs, options.requests, 50, tuned=False)

@@ -80,6 +80,13 @@ def route(client: Client) -> dict[str, str]:
     return {"exchange": "", "routing_key": f"{client.settings.scheduler_topic}.prefill"}
 
 
+def test_a_request_that_asks_to_run_later_is_refused_and_holds_no_room(client: Client) -> None:
+    sent = client.app.send_task("inferq.prefill", kwargs={"prompt": "p"}, countdown=3600)
+    with pytest.raises(Exception, match="eta"):
+        sent.get(timeout=LONG_S)
+    wait_until(lambda: client.counts().running == 0)
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

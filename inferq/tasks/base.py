@@ -16,6 +16,8 @@ class InferenceTask(AsyncTask):
     """Tells the origin of every failure; Celery calls ``on_failure`` for all of them."""
 
     abstract = True
+    #: A request that waits for a time would hold room in the engine meanwhile.
+    takes_eta = False
     #: Expected ends: logged in one line, without a traceback.
     throws = (InferqError,)
 

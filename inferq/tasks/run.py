@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from celery.exceptions import Ignore
 
 from inferq.engines.base import Chunk
-from inferq.errors import RequestCancelled, RequestExpired
+from inferq.errors import InvalidRequest, RequestCancelled, RequestExpired
 from inferq.messages import FinishReason, Output, Request, Timings
 from inferq.worker.node import Node
+from inferq.worker.strategy import REFUSED_HEADER
 
 #: Headers of our own producers; a stock Celery producer sends none of them.
 SUBMITTED_HEADER = "inferq_submitted_at"
@@ -41,6 +42,8 @@ def read_call(context: Any, fields: Mapping[str, Any], ttl_s: float) -> Call:
     Raises:
         InvalidRequest: a field is wrong.
     """
+    if context.get(REFUSED_HEADER):
+        raise InvalidRequest("eta", "a request cannot wait for a time; submit it when it is due")
     now = time.time()
     defaults = {"seed": random.getrandbits(32), "deadline": now + ttl_s}
     request = Request.parse({**defaults, **fields, "request_id": context.id})

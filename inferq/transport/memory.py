@@ -59,11 +59,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     #: Queues consumed without acknowledgement.
     unrecorded_queues: frozenset[str] = frozenset()
 
-    @property
-    def broker(self) -> Broker:
-        """The broker behind this channel."""
-        broker: Broker = self.connection.broker
-        return broker
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        #: Kept beyond the connection: a task may settle its message after that is closed.
+        self.broker: Broker = connection.broker
 
     def settled(self, delivery_tag: str) -> None:
         """A message was acknowledged, rejected or put back."""

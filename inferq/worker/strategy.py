@@ -9,6 +9,9 @@ from celery.worker import state
 from celery.worker.strategy import default
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+#: Names a header that the task is to refuse with an error its caller sees.
+REFUSED_HEADER = "inferq_refused"
+
 
 def guarded(task: Any, app: Any, consumer: Any) -> Any:
     """Celery's default strategy, for messages that anybody may have written.
@@ -19,6 +22,9 @@ def guarded(task: Any, app: Any, consumer: Any) -> Any:
     handle = default(task, app, consumer)
 
     def handle_guarded(message: Any, *args: Any, **kwargs: Any) -> Any:
+        if message.headers.get("eta") is not None and not task.takes_eta:
+            # Celery would hold the message, and with it room in the engine, until then.
+            message.headers = {**message.headers, "eta": None, REFUSED_HEADER: "eta"}
         try:
             return handle(message, *args, **kwargs)
         except (ContentDisallowed, DecodeError, InvalidTaskError):

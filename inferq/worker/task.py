@@ -38,6 +38,8 @@ class AsyncTask(Task):  # type: ignore[misc]
     abstract = True
     Request = "inferq.worker.task:AsyncRequest"
     Strategy = "inferq.worker.strategy:guarded"
+    #: Whether a message may ask to be run later (``eta``, ``countdown``).
+    takes_eta = True
 
     def _get_request(self) -> Context:
         return current_context.get() or super()._get_request()
