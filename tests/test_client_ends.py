@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import threading
 import time
 
 import pytest
@@ -18,6 +20,8 @@ from inferq import (
     Settings,
     UnknownRequest,
 )
+from inferq.engines import Capacity
+from inferq.engines.noop import NoopEngine
 from tests.support import LONG_S, fast, slow, wait_until
 
 
@@ -202,3 +206,32 @@ def test_a_failed_request_says_why_with_a_code(client: Client) -> None:
     with pytest.raises(Exception, match="max_tokens"):
         sent.get(timeout=LONG_S)
     assert RequestFailed("r", "why", "internal").error_code == "internal"
+
+
+class Crashing(NoopEngine):
+    """Lets the consumer crash once ``armed``."""
+
+    armed = False
+
+    def capacity(self) -> Capacity:
+        if Crashing.armed and threading.current_thread().name.startswith("inferq-inferq@"):
+            raise RuntimeError("capacity unknown")
+        return super().capacity()
+
+
+def test_a_crash_of_the_worker_is_told_to_all_who_wait_and_to_all_who_come(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("inferq.worker.node.create_engine", Crashing)
+    with caplog.at_level(logging.CRITICAL), Client(fast()) as client:
+        assert client.generate(prompt="p", max_tokens=1, timeout=LONG_S)
+        monkeypatch.setattr(Crashing, "armed", True)
+        try:
+            with pytest.raises(RequestFailed, match="capacity unknown"):
+                client.submit(prompt="p").result(LONG_S)
+        except SchedulerUnavailable:
+            pass  # it crashed before the submit had returned
+        with pytest.raises(SchedulerUnavailable, match="capacity unknown"):
+            client.submit(prompt="p")
+        assert client.counts().held == 0
+    assert "has crashed" in caplog.text

@@ -60,6 +60,7 @@ class Scheduler(ABC):
             DuplicateRequest: an id belongs to a live request, or comes twice; none was taken.
             InvalidRequest, RequestTooLarge: the embedded engine can never compute one of them;
                 none was taken. Without one, the request fails on its node instead.
+            SchedulerUnavailable: the embedded worker has crashed.
             QueueFull: names exactly those that did not fit; the others were taken.
         """
 

@@ -12,6 +12,8 @@ from inferq.errors import DuplicateRequest, UnknownRequest
 from inferq.messages import FinishReason, Output, Request, error_output
 from inferq.results.reply import Reply
 
+_CODES = {FinishReason.ERROR: "worker_lost"}
+
 
 class Admitted(NamedTuple):
     """Which requests of a put are held from now on, and which found no place."""
@@ -96,14 +98,14 @@ class Ledger:
         end = error_output(request_id, FinishReason.CANCELLED, "cancelled", reason)
         return held.reply.push(end)
 
-    def clear(self, reason: str) -> list[str]:
-        """End all requests as cancelled; returns the ids of those that had not ended."""
+    def clear(self, reason: str, kind: FinishReason = FinishReason.CANCELLED) -> list[str]:
+        """End all requests as ``kind``; returns the ids of those that had not ended."""
         with self._lock:
             gone, self._held = self._held, {}
             self._deadlines.clear()
         live = [request_id for request_id, held in gone.items() if held.reply.end is None]
         for request_id in live:
-            end = error_output(request_id, FinishReason.CANCELLED, "cancelled", reason)
+            end = error_output(request_id, kind, _CODES.get(kind, kind.value), reason)
             gone[request_id].reply.push(end)
         return live
 

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Sequence
 
 from inferq.app import create_app
-from inferq.errors import QueueFull
-from inferq.messages import Request
+from inferq.errors import QueueFull, SchedulerUnavailable
+from inferq.messages import FinishReason, Request
 from inferq.results.memory import Store
 from inferq.results.reply import Reply
 from inferq.routing.topics import decode_queue, prefill_queue
@@ -39,7 +39,9 @@ class LocalScheduler(Scheduler):
         store.inboxes[self._name] = self._ledger
         store.bound = settings.limits.max_stored_results
         self._publisher = Publisher(self.app, self._name)
-        self._worker = EmbeddedWorker(self.app, self._broker, f"inferq@{socket.gethostname()}")
+        name = f"inferq@{socket.gethostname()}"
+        self._worker = EmbeddedWorker(self.app, self._broker, name, self._on_crash)
+        self._crash: str | None = None
         self._stopping = threading.Event()
         self._deadlines_changed = threading.Event()
         self._reaps_at: float | None = None
@@ -70,12 +72,14 @@ class LocalScheduler(Scheduler):
 
         The engine is in this process, so it is asked at once whether it can compute them.
         """
+        self._check_alive()
         lengths = [self._worker.engine.count_tokens(request) for request in requests]
         self._expire()
         admitted = self._ledger.admit(requests)
         for request, length in zip(requests[: len(admitted.replies)], lengths, strict=False):
             self._publisher.publish(request, self._queue, length)
         self._watch_deadlines()
+        self._check_alive()
         if admitted.rejected:
             raise QueueFull(
                 self.settings.scheduler_max_size,
@@ -119,6 +123,17 @@ class LocalScheduler(Scheduler):
             free_slots=capacity.free_slots,
             total_slots=capacity.total_slots,
         )
+
+    def _on_crash(self, error: BaseException) -> None:
+        """Nobody will answer any more: whoever waits is told, and nobody new is let in."""
+        self._crash = f"the worker has crashed: {error!r}"
+        self._ledger.clear(self._crash, FinishReason.ERROR)
+
+    def _check_alive(self) -> None:
+        if self._crash is not None:
+            # Once more: a put may have come between the crash and now.
+            self._ledger.clear(self._crash, FinishReason.ERROR)
+            raise SchedulerUnavailable(self._crash)
 
     def _drop(self, request_id: str) -> None:
         """Take a request that has ended at its origin away from queue or engine.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -12,12 +14,21 @@ from inferq.app import InferqApp
 from inferq.engines.base import Engine
 from inferq.transport.broker import Broker
 
+logger = logging.getLogger(__name__)
+
 
 class EmbeddedWorker:
     """Starts and stops one Celery worker on an application with a memory broker."""
 
-    def __init__(self, app: InferqApp, broker: Broker, name: str) -> None:
+    def __init__(
+        self,
+        app: InferqApp,
+        broker: Broker,
+        name: str,
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
         self._app = app
+        self._on_crash = on_crash
         self._broker = broker
         self._controller: Any = WorkController(
             app=app,
@@ -73,7 +84,15 @@ class EmbeddedWorker:
         except (WorkerShutdown, WorkerTerminate):
             controller.terminate()
         except BaseException as exc:  # noqa: BLE001 - handed to the thread that waits in start()
-            self._error = exc
             controller.terminate()
+            self._report(exc)
         finally:
             self._settled.set()
+
+    def _report(self, error: BaseException) -> None:
+        """To the thread that waits in ``start``, or, later, to the owner."""
+        if not self._settled.is_set():
+            self._error = error
+            return
+        logger.critical("the worker of this client has crashed", exc_info=error)
+        self._on_crash(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -107,3 +108,23 @@ def test_answers_are_exact_though_requests_are_preempted() -> None:
         assert engine.capacity().free_blocks == engine.capacity().total_blocks
 
     run(Faulty(-1, blocks=40), check)
+
+
+def test_any_thread_may_ask_for_the_capacity_while_requests_come_and_go() -> None:
+    async def check(engine: BatchingEngine) -> None:
+        done = threading.Event()
+        asked = asyncio.create_task(asyncio.to_thread(ask_all_the_time, engine, done))
+        for turn in range(20):
+            await asyncio.gather(*(answer(engine, f"{turn}/{n}", 4, 3) for n in range(100)))
+        done.set()
+        assert await asked > 0
+
+    run(Faulty(-1, blocks=40), check)
+
+
+def ask_all_the_time(engine: BatchingEngine, done: threading.Event) -> int:
+    count = 0
+    while not done.is_set():
+        assert 0 <= engine.capacity().free_blocks <= engine.capacity().total_blocks
+        count += 1
+    return count

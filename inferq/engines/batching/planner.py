@@ -28,15 +28,16 @@ class Planner:
 
     @property
     def free_slots(self) -> int:
-        """Slots left after those that wait for one."""
-        return max(0, len(self._slots) - sum(1 for s in self.waiting if s.slot is None))
+        """Slots left after those that wait for one. Any thread may ask."""
+        # A copy in one step: the event loop's thread may change the deque meanwhile.
+        waiting = self.waiting.copy()
+        return max(0, len(self._slots) - sum(1 for s in waiting if s.slot is None))
 
     @property
     def free_blocks(self) -> int:
-        """Blocks left after what waiting sequences need."""
-        if not self.waiting:
-            return self.blocks.free
-        return max(0, self.blocks.free - sum(self._need(s) for s in self.waiting))
+        """Blocks left after what waiting sequences need. Any thread may ask."""
+        waiting = self.waiting.copy()
+        return max(0, self.blocks.free - sum(self._need(s) for s in waiting))
 
     def add(self, sequence: Sequence, on_start: Callable[[Sequence], None]) -> None:
         """Take a new sequence; it starts at once when there is room and nobody before it."""
