@@ -113,7 +113,7 @@ class Ledger:
         """End all requests whose time is over, read or not; returns their ids."""
         now = time.monotonic()
         with self._lock:
-            expired = [(key, self._held.pop(key)) for key in self._due(now)]
+            expired = self._pop_due(now)
         for request_id, held in expired:
             state = "before its end was read" if held.reply.end else "before it ended"
             held.reply.drop(
@@ -143,13 +143,14 @@ class Ledger:
         heapq.heappush(self._deadlines, (expires_at, request.request_id))
         return reply
 
-    def _due(self, now: float) -> list[str]:
+    def _pop_due(self, now: float) -> list[tuple[str, Held]]:
         due = []
         while self._deadlines and self._deadlines[0][0] <= now:
             expires_at, request_id = heapq.heappop(self._deadlines)
             held = self._held.get(request_id)
+            # An id that was used again has an older entry, maybe for the very same moment.
             if held is not None and held.expires_at == expires_at:
-                due.append(request_id)
+                due.append((request_id, self._held.pop(request_id)))
         return due
 
     def _sweep(self) -> None:
