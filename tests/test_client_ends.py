@@ -219,6 +219,11 @@ class Crashing(NoopEngine):
         return super().capacity()
 
 
+def ask_until_an_error(client: Client) -> None:
+    while True:
+        client.submit(prompt="p").result(LONG_S)
+
+
 def test_a_crash_of_the_worker_is_told_to_all_who_wait_and_to_all_who_come(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,8 +233,7 @@ def test_a_crash_of_the_worker_is_told_to_all_who_wait_and_to_all_who_come(
         monkeypatch.setattr(Crashing, "armed", True)
         # A look that began before may still let one through.
         with pytest.raises((RequestFailed, SchedulerUnavailable), match="capacity unknown"):
-            while True:
-                client.submit(prompt="p").result(LONG_S)
+            ask_until_an_error(client)
         with pytest.raises(SchedulerUnavailable, match="capacity unknown"):
             client.submit(prompt="p")
         assert client.counts().held == 0
