@@ -5,12 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from inferq.engines.llamacpp.batch import BatchBuffer, Row
 from inferq.engines.llamacpp.failures import DecodeFailed
-from inferq.engines.llamacpp.handles import Handle
+from inferq.engines.llamacpp.handles import Closing, Handle
 from inferq.engines.llamacpp.library import Library, library
 from inferq.engines.llamacpp.model import LlamaModel
 from inferq.engines.llamacpp.structs import ContextParams
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     FloatPointer = _Pointer[ctypes.c_float]
 
 
-class LlamaContext:
+class LlamaContext(Closing):
     """Key-value memory of ``n_ctx`` cells, one per token, that all sequences share.
 
     Sequences are numbered 0 to ``n_seq_max - 1``; a sequence exists when it holds tokens.
@@ -188,17 +187,6 @@ class LlamaContext:
     def close(self) -> None:
         """Free the memory, after a running step; does nothing the second time."""
         self._handle.free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _check_sizes(library: Library, handle: Handle, params: ContextParams) -> None:

@@ -6,12 +6,10 @@ import ctypes
 import functools
 import os
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from inferq.engines.llamacpp.chat import apply_template
 from inferq.engines.llamacpp.files import check_gguf
-from inferq.engines.llamacpp.handles import Handle
+from inferq.engines.llamacpp.handles import Closing, Handle
 from inferq.engines.llamacpp.library import library
 from inferq.engines.llamacpp.structs import LOAD_MODE_MMAP, LOAD_MODE_READ
 from inferq.errors import EngineStartError
@@ -20,7 +18,7 @@ _DESCRIPTION_BYTES = 256
 _PIECE_BYTES = 64
 
 
-class LlamaModel:
+class LlamaModel(Closing):
     """A model that llama.cpp has loaded; any number of contexts may share it.
 
     Its methods may be called from any thread. After ``close`` they raise ``RuntimeError``.
@@ -157,14 +155,3 @@ class LlamaModel:
         """
         self._handle = None
         self._pieces = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

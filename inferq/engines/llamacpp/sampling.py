@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from inferq.engines.llamacpp.context import LlamaContext
-from inferq.engines.llamacpp.handles import Handle
+from inferq.engines.llamacpp.handles import Closing, Handle
 from inferq.engines.llamacpp.library import library
 from inferq.engines.llamacpp.model import LlamaModel
 from inferq.engines.llamacpp.structs import SamplerChainParams
@@ -17,7 +15,7 @@ from inferq.engines.llamacpp.structs import SamplerChainParams
 _RANDOM_SEED = 0xFFFFFFFF
 
 
-class Sampler:
+class Sampler(Closing):
     """Draws the tokens of one sequence.
 
     Equal parameters and equal logits give equal tokens, draw by draw. Not for use by two
@@ -90,14 +88,3 @@ class Sampler:
     def close(self) -> None:
         """Free the sampler; does nothing the second time."""
         self._handle.free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
