@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from inferq.settings.cluster import ClusterSettings, Role
 from inferq.settings.engine import LlamaCppSettings, NoopSettings, SimulatedSettings
 from inferq.settings.explain import explain, unreadable
 from inferq.settings.node import AdmissionSettings, LimitSettings
@@ -28,6 +29,7 @@ from inferq.settings.scheduler import SchedulerSettings
 
 __all__ = [
     "AdmissionSettings",
+    "ClusterSettings",
     "LimitSettings",
     "LlamaCppSettings",
     "NoopSettings",
@@ -72,9 +74,11 @@ class Settings(SchedulerSettings, BaseSettings):
     engine: EngineName = Field(
         "simulated", description="simulated, llamacpp, noop, or `package.module:Class`"
     )
+    role: Role = Field("mixed", description="What a node does: mixed, prefill or decode")
     simulated: SimulatedSettings = Field(default_factory=SimulatedSettings)
     llamacpp: LlamaCppSettings = Field(default_factory=LlamaCppSettings)
     noop: NoopSettings = Field(default_factory=NoopSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
 

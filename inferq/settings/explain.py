@@ -7,7 +7,7 @@ from pydantic_core import ErrorDetails
 
 from inferq.errors import SettingsError
 
-SECRETS = frozenset({"scheduler_password"})
+SECRETS = frozenset({"scheduler_password", "scheduler_url"})
 
 
 def explain(exc: ValidationError, model: type[BaseModel]) -> SettingsError:

@@ -22,6 +22,12 @@ class SchedulerSettings(BaseModel):
     scheduler_port: int = Field(6379, ge=1, le=65535, description="Redis port")
     scheduler_db: int = Field(0, ge=0, description="Redis database")
     scheduler_password: str = Field("", repr=False, description="Redis password, never printed")
+    scheduler_url: str = Field(
+        "",
+        repr=False,
+        pattern=r"^$|^(rediss?|unix)://.+",
+        description="Redis as one URL (redis, rediss, unix) instead of the four; never printed",
+    )
     scheduler_topic: Topic = Field(
         "default", description="Nodes exchange work within one topic only"
     )

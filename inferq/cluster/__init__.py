@@ -1,0 +1,1 @@
+"""The state that nodes and producers of a topic share in Redis, and every step that changes it."""

@@ -1,0 +1,18 @@
+-- A node joins with a new fencing token. The name must not be in use by a live process.
+-- ARGS: node, record, ttl_ms, bases, max_attempts, grave_ms. Returns {'ok', inc, now} or {'busy', wait_ms}.
+local now = now_ms()
+tick(now)
+local old = incarnation(ARGS.node)
+if old then
+  local expiry = tonumber(alive(old) or 0)
+  if expiry > now then return reply('busy', expiry - now) end
+  end_incarnation(old, now)
+end
+local inc = ARGS.node .. '#' .. redis.call('INCR', P .. 'fence')
+redis.call('ZADD', P .. 'leases', now + ARGS.ttl_ms, inc)
+redis.call('ZADD', P .. 'seen', now, ARGS.node)
+redis.call('HSET', P .. 'incs', ARGS.node, inc)
+redis.call('HSET', P .. 'nodes', ARGS.node, ARGS.record)
+redis.call('HSET', P .. 'states', ARGS.node, 'starting')
+redis.call('SET', P .. 'shards', ARGS.shards, 'NX')
+return reply('ok', inc, now)
