@@ -23,8 +23,7 @@ from inferq.messages import FinishReason, Handoff, Output, Request
 from inferq.results.reply import Result, ResultTimings
 from inferq.schedulers.base import Counts
 from inferq.settings import Settings
-
-__version__ = "0.1.0"
+from inferq.version import __version__
 
 __all__ = [
     "AsyncClient",

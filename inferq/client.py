@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
 
+from inferq.errors import InferqError
 from inferq.messages import Output
 from inferq.results.reply import Reply, Result
 from inferq.schedulers import Counts
@@ -67,13 +69,16 @@ class Outputs(Iterator[Output]):
 
 
 class AsyncOutputs(AsyncIterator[Output]):
-    """The same for asyncio."""
+    """``Outputs`` for asyncio: also an async context manager.
 
-    def __init__(self, reader: Reader) -> None:
+    ``reader`` may still be on its way: its request is being submitted.
+    """
+
+    def __init__(self, reader: Reader | asyncio.Future[Reader]) -> None:
         self._reader = reader
 
     async def __anext__(self) -> Output:
-        reader = self._reader
+        reader = await self._opened()
         while not reader.ended:
             output = reader.step()
             if output is not None:
@@ -83,13 +88,19 @@ class AsyncOutputs(AsyncIterator[Output]):
 
     async def aclose(self) -> None:
         """Stop reading, and cancel the request if it has not ended."""
-        self._reader.close()
+        with suppress(InferqError):  # it could not be submitted, which the iterator says
+            (await self._opened()).close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    async def _opened(self) -> Reader:
+        if isinstance(self._reader, asyncio.Future):
+            self._reader = await asyncio.shield(self._reader)
+        return self._reader
 
 
 class Handle(_Handle):
@@ -130,8 +141,10 @@ class AsyncHandle(_Handle):
 
 
 class _Client:
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._session = Session(settings)
+    """``node``: the node whose own queue takes the requests (global); empty: any node."""
+
+    def __init__(self, settings: Settings | None = None, *, node: str = "") -> None:
+        self._session = Session(settings, node)
 
     @property
     def settings(self) -> Settings:
@@ -144,19 +157,15 @@ class _Client:
         return self._session.scheduler.app
 
     def counts(self) -> Counts:
-        """Live numbers of the scheduler."""
-        return self._session.scheduler.counts()
-
-    def cancel(self, request_id: str) -> bool:
-        """End a live request; False when it had ended and its end was not read yet.
+        """Live numbers of the scheduler. In global mode this waits for an answer of Redis.
 
         Raises:
-            UnknownRequest: no live request has this id.
+            SchedulerUnavailable: Redis is away.
         """
-        return self._session.scheduler.cancel(request_id)
+        return self._session.scheduler.counts()
 
     def reset(self) -> int:
-        """Cancel every request; returns how many had not ended."""
+        """Cancel every request of this client; returns how many had not ended."""
         return self._session.scheduler.reset()
 
 
@@ -188,7 +197,10 @@ class Client(_Client):
 
         Raises:
             InvalidRequest, DuplicateRequest: a field is wrong.
-            QueueFull: ``scheduler_max_size`` requests are held.
+            QueueFull: ``scheduler_max_size`` requests are held (local), or ``max_waiting`` wait
+                (global).
+            SchedulerUnavailable: Redis is away. The request may have been enqueued: submitting
+                the same ``request_id`` again is safe.
         """
         return self.submit_many([fields])[0]
 
@@ -199,6 +211,17 @@ class Client(_Client):
             QueueFull: names those that did not fit; ``handle`` gives the handles of the rest.
         """
         return [Handle(self._session, reply) for reply in self._session.submit(requests)]
+
+    def cancel(self, request_id: str) -> bool:
+        """End a live request; False when it had ended and its end was not read yet.
+
+        In global mode it may be a request of another process, which is told.
+
+        Raises:
+            UnknownRequest: no live request has this id.
+            SchedulerUnavailable: Redis is away.
+        """
+        return self._session.cancel_anywhere(request_id)
 
     def handle(self, request_id: str) -> Handle:
         """The handle of a live request. Raises UnknownRequest."""
@@ -242,7 +265,13 @@ class AsyncClient(_Client):
 
     async def submit_many(self, requests: Iterable[Mapping[str, Any]]) -> list[AsyncHandle]:
         """Like ``Client.submit_many``."""
-        return [AsyncHandle(self._session, reply) for reply in self._session.submit(requests)]
+        session = self._session
+        replies = await session.put_async(session.complete(requests))
+        return [AsyncHandle(session, reply) for reply in replies]
+
+    async def cancel(self, request_id: str) -> bool:
+        """Like ``Client.cancel``."""
+        return await self._session.cancel_anywhere_async(request_id)
 
     def handle(self, request_id: str) -> AsyncHandle:
         """Like ``Client.handle``."""
@@ -257,6 +286,15 @@ class AsyncClient(_Client):
             handle.cancel()
 
     def stream(self, **fields: Any) -> AsyncOutputs:
-        """Like ``Client.stream``."""
-        [reply] = self._session.submit([fields])
-        return AsyncHandle(self._session, reply).stream()
+        """Like ``Client.stream``. Needs a running event loop in global mode."""
+        session = self._session
+        if not session.scheduler.waits_for_network:
+            [reply] = session.submit([fields])
+            return AsyncOutputs(Reader(session, reply))
+        requests = session.complete([fields])
+
+        async def open_reader() -> Reader:
+            [reply] = await session.put_async(requests)
+            return Reader(session, reply)
+
+        return AsyncOutputs(asyncio.ensure_future(open_reader()))

@@ -62,7 +62,7 @@ class SettingsError(InferqError, ValueError):
 
 
 class SchedulerUnavailable(InferqError):
-    """Raised when the scheduler that the settings name cannot be used."""
+    """Raised when the scheduler that the settings name cannot be used (now, or at all)."""
 
     code = "scheduler_unavailable"
 
@@ -87,7 +87,7 @@ class UnknownRequest(InferqError, KeyError):
 
 
 class QueueFull(InferqError):
-    """Raised when a put exceeds ``scheduler_max_size``.
+    """Raised when a put exceeds a bound: ``setting`` names it, ``max_size`` is its value.
 
     ``rejected`` holds the ids that did not fit. Requests of the same put that did fit are
     not affected; ``accepted`` holds their ids.
@@ -96,13 +96,18 @@ class QueueFull(InferqError):
     code = "queue_full"
 
     def __init__(
-        self, max_size: int, rejected: Sequence[str], accepted: Sequence[str] = ()
+        self,
+        max_size: int,
+        rejected: Sequence[str],
+        accepted: Sequence[str] = (),
+        setting: str = "scheduler_max_size",
     ) -> None:
         super().__init__(
-            f"scheduler_max_size is {max_size}: {len(rejected)} of "
+            f"{setting} is {max_size}: {len(rejected)} of "
             f"{len(rejected) + len(accepted)} requests do not fit ({', '.join(rejected[:3])}"
             f"{', ...' if len(rejected) > 3 else ''})"
         )
+        self.setting = setting
         self.max_size = max_size
         self.rejected = tuple(rejected)
         self.accepted = tuple(accepted)

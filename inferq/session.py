@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -19,8 +20,9 @@ from inferq.settings import Settings
 class Session:
     """One scheduler and the requests sent through it. Safe from many threads."""
 
-    def __init__(self, settings: Settings | None) -> None:
+    def __init__(self, settings: Settings | None, node: str = "") -> None:
         self.settings = settings if settings is not None else Settings()
+        self._node = node
         self._scheduler: Scheduler | None = None
         self._lock = threading.Lock()
 
@@ -36,7 +38,7 @@ class Session:
         with self._lock:
             if self._scheduler is not None:
                 raise ClientClosed("the client is open already")
-            scheduler = create_scheduler(self.settings)
+            scheduler = create_scheduler(self.settings, self._node)
             scheduler.start()
             self._scheduler = scheduler
 
@@ -49,11 +51,34 @@ class Session:
 
     def submit(self, requests: Iterable[Mapping[str, Any]]) -> list[Reply]:
         """Check the fields of each request, complete them, and enqueue all."""
+        return self.scheduler.put(self.complete(requests))
+
+    def complete(self, requests: Iterable[Mapping[str, Any]]) -> list[Request]:
+        """Check the fields of each request and give it what its caller left out."""
+        return [self._complete(fields) for fields in requests]
+
+    async def put_async(self, requests: list[Request]) -> list[Reply]:
+        """Enqueue without holding up the event loop.
+
+        Who stops waiting for this has given up the requests: they are cancelled.
+        """
         scheduler = self.scheduler
-        return scheduler.put([self._complete(fields) for fields in requests])
+        if not scheduler.waits_for_network:
+            return scheduler.put(requests)
+        job = asyncio.ensure_future(asyncio.to_thread(scheduler.put, requests))
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(self._abandon_all)
+            raise
+
+    def _abandon_all(self, job: asyncio.Future[list[Reply]]) -> None:
+        if not job.cancelled() and job.exception() is None:
+            for reply in job.result():
+                self.abandon(reply)
 
     def _complete(self, fields: Mapping[str, Any]) -> Request:
-        """Give a request what its caller left out: id, seed, deadline."""
+        # What a caller may leave out: id, seed, deadline.
         latest = time.time() + self.settings.scheduler_ttl
         given = {name: value for name, value in fields.items() if value is not None}
         defaults = {
@@ -77,6 +102,20 @@ class Session:
         """The caller knows how the request ended."""
         if self._scheduler is not None:
             self._scheduler.forget(reply.request_id)
+
+    def cancel_anywhere(self, request_id: str) -> bool:
+        """End a live request of this or, with some schedulers, another process."""
+        try:
+            return self.scheduler.cancel(request_id)
+        except UnknownRequest:
+            return self.scheduler.cancel_elsewhere(request_id)
+
+    async def cancel_anywhere_async(self, request_id: str) -> bool:
+        """The same without holding up the event loop."""
+        try:
+            return self.scheduler.cancel(request_id)
+        except UnknownRequest:
+            return await asyncio.to_thread(self.scheduler.cancel_elsewhere, request_id)
 
     def cancel(self, reply: Reply) -> bool:
         """End a request; False when it has ended."""
@@ -105,7 +144,7 @@ class Reader:
     def __init__(self, session: Session, reply: Reply) -> None:
         self.reply = reply
         self._session = session
-        self.position = 0
+        self.position = reply.begin
         self.ended = False
 
     def step(self) -> Output | None:

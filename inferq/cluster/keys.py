@@ -12,6 +12,7 @@ STEPS = (0, 3, 6, 9)
 ORIGIN_PREFIX = "inferq."
 
 _SAFE = "._:-~"
+_ORIGIN = re.compile(r"inferq\.[0-9A-Fa-f]+\.([0-9]{1,3})")
 _ENVELOPE = re.compile(rb'\{"inferq": \[(\d+), (\d+), (\d+), (\d+), (\d+), (\d+), "([^"]*)"\], ')
 
 
@@ -22,12 +23,12 @@ def prefix_of(topic: str) -> str:
 
 def quoted(request_id: str) -> str:
     """A request's id as it stands in keys and envelopes: without quotes, spaces, line ends."""
-    return quote(request_id, safe=_SAFE)
+    return quote(request_id, safe=_SAFE, errors="surrogatepass")
 
 
 def unquoted(text: str) -> str:
     """The id that ``quoted`` was given."""
-    return unquote(text)
+    return unquote(text, errors="surrogatepass")
 
 
 def step_of(priority: int) -> int:
@@ -41,8 +42,8 @@ def list_of(queue: str, step: int) -> str:
 
 
 def shard_of(request_id: str, shards: int) -> int:
-    """Which of an origin's streams carries a request; lib.lua computes the same."""
-    return sum(request_id.encode()) % shards
+    """Which of an origin's streams carries a request; lib/records.lua computes the same."""
+    return sum(request_id.encode("utf-8", "surrogatepass")) % shards
 
 
 def stream_of(prefix: str, origin: str, request_id: str) -> str | None:
@@ -53,14 +54,16 @@ def stream_of(prefix: str, origin: str, request_id: str) -> str | None:
 
 def shards_of(origin: str) -> int:
     """The number of streams that an origin reads; 0 when it is none of our producers."""
-    if not origin.startswith(ORIGIN_PREFIX):
-        return 0
-    digits = origin.rpartition(".")[2]
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 4 else 0
+    match = _ORIGIN.fullmatch(origin)
+    return int(match[1]) if match else 0
 
 
 class Envelope(NamedTuple):
-    """What stands before a message: sizes in tokens (0: unknown), times in ms of Redis' clock."""
+    """What stands before a message: sizes in tokens (0: unknown), times in ms of Redis' clock.
+
+    ``number`` is 0 until a script has looked at the message; then twice its place in the order of
+    all that was looked at, plus one once it was claimed. ``attempt``: how often it was started.
+    """
 
     number: int = 0
     attempt: int = 0
@@ -80,3 +83,13 @@ def strip_envelope(raw: bytes) -> bytes:
     """A message as its producer's Kombu wrote it."""
     match = _ENVELOPE.match(raw)
     return b"{" + raw[match.end() :] if match else raw
+
+
+def staged_key(prefix: str, inc: str) -> str:
+    """Where Redis puts a message for an idle incarnation that waits in BLMOVE."""
+    return f"{prefix}staged:{inc}"
+
+
+def bell_key(prefix: str, inc: str) -> str:
+    """The list on which an incarnation is told that there is something for it."""
+    return f"{prefix}bell:{inc}"

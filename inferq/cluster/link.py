@@ -29,7 +29,17 @@ from inferq.settings import Settings
 
 T = TypeVar("T")
 ScriptName = Literal[
-    "beat", "bury", "cancel", "claim", "emit", "put_back", "register", "shards", "state", "submit"
+    "adopt",
+    "beat",
+    "bury",
+    "cancel",
+    "claim",
+    "emit",
+    "put_back",
+    "register",
+    "shards",
+    "state",
+    "submit",
 ]
 
 #: What a connection may raise when Redis is away; everything else is an answer.
@@ -42,12 +52,15 @@ AWAY = (
 
 
 class Script:
-    """A Lua script with what all of them share in front of it."""
+    """A Lua script, with the parts in front of it that its first line names (``-- uses:``)."""
 
     def __init__(self, name: str) -> None:
         folder = resources.files("inferq.cluster") / "scripts"
+        own = (folder / f"{name}.lua").read_text()
+        parts = own.partition("\n")[0].removeprefix("-- uses: ").split()
+        texts = [(folder / "lib" / f"{part}.lua").read_text() for part in parts]
         self.name = name
-        self.text = (folder / "lib.lua").read_text() + (folder / f"{name}.lua").read_text()
+        self.text = "".join((*texts, own))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -96,15 +109,18 @@ class Link:
             raise
 
     def run(self, name: ScriptName, arguments: dict[str, Any]) -> list[Any]:
-        """Run a script; what it returns, unpacked. Raises one of AWAY."""
+        """Run a script; what it returns, unpacked, with all strings as bytes.
+
+        Raises one of AWAY.
+        """
         chosen = script(name)
-        # Lua knows one kind of string.
-        packed = msgpack.packb(arguments, use_bin_type=False, unicode_errors="surrogateescape")
+        # Lua knows one kind of string. No text that a producer sent may fail to be packed.
+        packed = msgpack.packb(arguments, use_bin_type=False, unicode_errors="surrogatepass")
         try:
             answer = self.call("EVALSHA", chosen.sha, 0, packed)
         except NoScriptError:
             answer = self.call("EVAL", chosen.text, 0, packed)
-        unpacked: list[Any] = msgpack.unpackb(answer, raw=False, unicode_errors="surrogateescape")
+        unpacked: list[Any] = msgpack.unpackb(answer, raw=True)
         return unpacked
 
 
@@ -168,6 +184,6 @@ def retrying(work: Callable[[], T], stop: threading.Event) -> T | None:
     while True:
         try:
             return work()
-        except AWAY + (RedisError,):
+        except (*AWAY, RedisError):
             if not backoff.wait():
                 return None

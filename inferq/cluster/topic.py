@@ -3,139 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from inferq.cluster.keys import prefix_of, quoted
+from inferq.cluster.keys import prefix_of, quoted, unquoted
 from inferq.cluster.link import Link, ScriptName
+from inferq.cluster.rows import (
+    Adoption,
+    Beat,
+    Burial,
+    Fenced,
+    Group,
+    Item,
+    Look,
+    NameInUse,
+    NodeState,
+    Outcome,
+    Return,
+    Room,
+    Submitted,
+    Taken,
+)
 from inferq.routing.topics import prefill_queue
 from inferq.settings import Settings
 
-NodeState = Literal["starting", "ready", "draining", "gone"]
+__all__ = [
+    "Adoption",
+    "Beat",
+    "Burial",
+    "Fenced",
+    "Group",
+    "Item",
+    "Look",
+    "NameInUse",
+    "NodeState",
+    "Outcome",
+    "Return",
+    "Room",
+    "Submitted",
+    "Taken",
+    "Topic",
+]
+
 #: Raw messages in dead letters are cut at this length, bytes.
 MAX_LETTER_BYTES = 65_536
-
-
-class Fenced(Exception):  # noqa: N818 - an event, not an error
-    """This incarnation of the node has lost its lease: its claims belong to others now."""
-
-
-class NameInUse(Exception):  # noqa: N818
-    """Another live process has the node's name; ``wait_s``: until its lease lapses."""
-
-    def __init__(self, wait_s: float) -> None:
-        super().__init__(wait_s)
-        self.wait_s = wait_s
-
-
-class Item(NamedTuple):
-    """A request on its way into a queue. ``step``: which list, from 1."""
-
-    raw: bytes
-    request_id: str
-    step: int
-    ttl_s: float
-
-
-class Submitted(NamedTuple):
-    """How many of the requests, from the first on, found room; or which ids are in use."""
-
-    accepted: int
-    duplicates: tuple[str, ...] = ()
-
-
-class Room(NamedTuple):
-    """What a node can take in one look; see routing/admission.py for the meaning."""
-
-    slots: int
-    blocks: int
-    tokens: int
-    prefills: int
-    longs: int
-    idle: bool
-    chunked: bool
-    block_size: int
-    reserved: int
-    total_blocks: int
-    long_from: int
-    longest: int
-
-
-class Taken(NamedTuple):
-    """A message that this node has claimed.
-
-    ``number`` is the claim. ``again``: it was claimed before. ``source``: the node it was stolen
-    from, or empty. Sizes in tokens, 0 when the producer did not say. ``raw``: the message.
-    """
-
-    number: int
-    attempt: int
-    again: bool
-    source: str
-    prompt_tokens: int
-    max_tokens: int
-    raw: str
-
-
-class Look(NamedTuple):
-    """What came of a look at the queues.
-
-    ``blocked`` identifies the first message that does not fit. ``parked``: there was nothing to
-    take, and the node will be woken. ``is_empty``: nothing waits in the shared queue. ``more``:
-    look again at once.
-    """
-
-    now_ms: int
-    taken: tuple[Taken, ...]
-    blocked: str
-    parked: bool
-    is_empty: bool
-    more: bool
-
-
-class Beat(NamedTuple):
-    """What a node learns when it renews its lease.
-
-    ``recovered``: (incarnation, requests returned, requests dead) of nodes that were lost.
-    ``look``: there may be work. ``largest``: longest request that some node can hold, tokens.
-    """
-
-    now_ms: int
-    recovered: tuple[tuple[str, int, int], ...]
-    look: bool
-    largest: int
-
-
-class Return(NamedTuple):
-    """A claim to be given back; ``started``: outputs of it may have been sent already."""
-
-    number: int
-    started: bool = False
-    prompt_tokens: int = 0
-    max_tokens: int = 0
-
-
-class Burial(NamedTuple):
-    """A claim that cannot be run, and why."""
-
-    number: int
-    request_id: str
-    reason: str
-    detail: str
-
-
-class Outcome:
-    """What became of a group of outputs."""
-
-    DONE, GONE, FULL = 0, 1, 2
-
-
-class Group(NamedTuple):
-    """Outputs for one stream, with the claims and results that go with them, all or nothing."""
-
-    stream: str
-    blob: bytes
-    settles: Sequence[tuple[int, str]] = ()
-    results: Sequence[tuple[str, bytes, int]] = ()
+#: Nothing lives longer; what asks for more gets this, seconds.
+MAX_TTL_S = 10 * 365 * 86_400
 
 
 class Topic:
@@ -150,40 +62,61 @@ class Topic:
         self.link = link
         self.prefix = prefix_of(settings.scheduler_topic)
         self.base = prefill_queue(settings.scheduler_topic)
-        self._bases = [self.base]
-        ttl_ms = int(settings.cluster.lease_ttl_s * 1000)
+        cluster = settings.cluster
+        #: How long a producer may still repeat a call; twice what one call takes at most.
+        self._kept_ms = int(cluster.redis_timeout_s * 2000)
+        lease_ms = int(cluster.lease_ttl_s * 1000)
         #: What recovery needs, whichever step finds a lapsed node.
         self._recovery = {
-            "bases": self._bases,
-            "max_attempts": settings.cluster.max_attempts,
-            "max_dead": settings.cluster.max_dead_letters,
+            "bases": [self.base],
+            "max_attempts": cluster.max_attempts,
+            "max_dead": cluster.max_dead_letters,
             "max_letter_bytes": MAX_LETTER_BYTES,
-            "ttl_ms": ttl_ms,
-            "grave_ms": 2 * ttl_ms + 1000,
+            "lease_ms": lease_ms,
+            "grave_ms": 2 * lease_ms + 1000,
+            "request_ttl_ms": settings.scheduler_ttl * 1000,
+            "kept_ms": self._kept_ms,
         }
 
     def submit(self, origin: str, token: str, items: Sequence[Item], node: str = "") -> Submitted:
-        """Enqueue requests. Repeating a call with the same token is safe."""
+        """Enqueue requests, all or none if an id is in use. Their time runs by Redis' clock.
+
+        With ``node`` they go to that node's queue, if it is ready. Repeating a call with the same
+        origin and token is safe: what it has enqueued before counts as accepted.
+        """
         answer = self._run(
             "submit",
             base=self.base,
             node=node,
             origin=origin,
             token=token,
-            items=[
-                (i.raw, quoted(i.request_id), i.step, max(1, int(i.ttl_s * 1000))) for i in items
-            ],
+            items=[_row(item) for item in items],
             max_waiting=self.settings.cluster.max_waiting,
             min_load=self.settings.scheduler_min_load_score,
+            lookahead=self.settings.admission.lookahead,
+            kept_ms=self._kept_ms,
         )
-        if answer[0] == "duplicate":
-            return Submitted(0, tuple(answer[1]))
+        if answer[0] == b"duplicate":
+            return Submitted(0, tuple(map(_text, answer[1])))
         return Submitted(answer[1])
 
-    def cancel(self, request_id: str, *, tell: bool = False, message: str = "") -> str:
-        """Cancel a live request: ``queued``, ``running`` or ``unknown``."""
-        answer = self._run("cancel", id=quoted(request_id), tell=tell, message=message)
-        return str(answer[0])
+    def cancel(
+        self, request_id: str, *, origin: str = "", tell: bool = False, message: str = ""
+    ) -> str:
+        """Cancel a live request: ``queued``, ``running`` or ``unknown``.
+
+        With ``origin``, a request of anybody else is unknown. ``tell``: its origin is to hear of
+        it, with ``message``.
+        """
+        answer = self._run(
+            "cancel",
+            id=quoted(request_id),
+            origin=origin,
+            tell=tell,
+            message=message or "cancelled",
+            request_ttl_ms=self._recovery["request_ttl_ms"],
+        )
+        return _text(answer[0])
 
     def register(self, node: str, record: str) -> str:
         """Join as a node with a new fencing token; returns the incarnation.
@@ -198,9 +131,9 @@ class Topic:
             record=record,
             shards=self.settings.scheduler_load_shards_num,
         )
-        if answer[0] == "busy":
+        if answer[0] == b"busy":
             raise NameInUse(answer[1] / 1000)
-        return str(answer[1])
+        return _text(answer[1])
 
     def beat(self, node: str, inc: str, record: str = "") -> Beat:
         """Renew the lease, and recover what lost nodes held."""
@@ -213,7 +146,7 @@ class Topic:
             expire_ms=self.settings.scheduler_expire_period * 1000,
         )
         _, now_ms, recovered, look, largest = answer
-        rows = tuple((str(inc), int(back), int(dead)) for inc, back, dead in recovered or ())
+        rows = tuple((_text(inc), int(back), int(dead)) for inc, back, dead in recovered)
         return Beat(now_ms, rows, bool(look), int(largest))
 
     def set_state(self, node: str, inc: str, state: NodeState, longest: int = 0) -> None:
@@ -223,16 +156,20 @@ class Topic:
     def claim(
         self, node: str, inc: str, room: Room, *, reserve: str, largest: int, take: bool = True
     ) -> Look:
-        """Take what fits into the room: from the own queue, the shared one, from other nodes."""
+        """Take what fits into the room: from the own queue, the shared one, from other nodes.
+
+        ``reserve``: the message for which room is to be kept (as ``Look.blocked`` named it);
+        ``largest``: the longest request that some node can hold, tokens. Without ``take`` the node
+        only gives back what it was handed. A node whose bell rang must look, at least so.
+        """
         cluster = self.settings.cluster
         _, now_ms, rows, blocked, parked, is_empty, more = self._run(
             "claim",
+            **self._recovery,
             node=node,
             inc=inc,
             base=self.base,
-            own=True,
-            steal=take,
-            park=take,
+            take=take,
             room=room._asdict(),
             batch=min(cluster.claim_batch, max(1, room.slots)),
             lookahead=self.settings.admission.lookahead,
@@ -243,14 +180,25 @@ class Topic:
             steal_after_ms=int(cluster.steal_after_s * 1000),
             max_bytes=self.settings.limits.max_message_bytes,
             largest=largest,
-            max_dead=cluster.max_dead_letters,
-            max_letter_bytes=MAX_LETTER_BYTES,
         )
-        taken = tuple(Taken(*row) for row in rows or ())
-        return Look(now_ms, taken, blocked, bool(parked), bool(is_empty), bool(more))
+        taken = tuple(_taken(*row) for row in rows)
+        return Look(now_ms, taken, _text(blocked), bool(parked), bool(is_empty), bool(more))
+
+    def adopt(self, node: str, inc: str, items: Sequence[Adoption]) -> list[str]:
+        """Make the ids of stock producers' messages known, so that they can be cancelled.
+
+        For each: ``ok``; ``duplicate``, another request has this id, and the claim stays for the
+        caller to decide; ``cancelled``, the claim is over; ``unknown``, it was over before.
+        """
+        rows = [(item.claim, quoted(item.request_id), item.origin) for item in items]
+        answer = self._run("adopt", **self._recovery, node=node, inc=inc, items=rows)
+        return [_text(verdict) for verdict in answer[1]]
 
     def put_back(self, node: str, inc: str, items: Sequence[Return]) -> None:
-        """Return claims to the head of the shared queue, in order."""
+        """Return claims to the head of the shared queue, each to its old place.
+
+        One that was started too often is dead, and its origin told; a cancelled one is dropped.
+        """
         self._run("put_back", **self._recovery, node=node, inc=inc, items=[tuple(i) for i in items])
 
     def bury(self, node: str, inc: str, items: Sequence[Burial]) -> None:
@@ -263,6 +211,7 @@ class Topic:
             "emit",
             inc=inc,
             max_entries=self.settings.cluster.max_stream_entries,
+            kept_ms=self._kept_ms,
             groups=[tuple(group) for group in groups],
         )
         return [int(outcome) for outcome in answer[1]]
@@ -273,6 +222,22 @@ class Topic:
 
     def _run(self, name: ScriptName, **arguments: Any) -> list[Any]:
         answer = self.link.run(name, {"prefix": self.prefix, **arguments})
-        if answer[0] == "fenced":
+        if answer[0] == b"fenced":
             raise Fenced
         return answer
+
+
+def _row(item: Item) -> tuple[Any, ...]:
+    ttl_ms = int(min(MAX_TTL_S, max(0.001, item.ttl_s)) * 1000)
+    sizes = item.prompt_tokens, item.max_tokens
+    return item.message, quoted(item.request_id), item.step, ttl_ms, *sizes
+
+
+def _taken(
+    claim: int, attempt: int, again: bool, source: bytes, quoted_id: bytes, *rest: Any
+) -> Taken:
+    return Taken(claim, attempt, bool(again), _text(source), unquoted(_text(quoted_id)), *rest)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -13,7 +15,7 @@ from rich.text import Text
 from inferq.client import AsyncClient, AsyncHandle
 from inferq.demo.drive import drive
 from inferq.demo.live import Screen, gauges, printable
-from inferq.demo.options import CHAT_MAX_TOKENS, Options
+from inferq.demo.options import CHAT_MAX_TOKENS
 from inferq.demo.prompts import chat_prompts
 from inferq.demo.records import Record, failed_record, record_end
 from inferq.errors import InferqError
@@ -23,12 +25,33 @@ TAIL_CHARACTERS = 300
 STATE_STYLES = {"queued": "dim", "prefill": "yellow", "decode": "cyan", "finished": "green"}
 
 
+class ChatOptions(Protocol):
+    """What a chat needs to know."""
+
+    @property
+    def requests(self) -> int:
+        """How many prompts."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Of an answer."""
+
+    @property
+    def seed(self) -> int:
+        """Of sampling."""
+
+
 @dataclass
 class Row:
-    """A request on the screen; ``tokens`` is how many have come."""
+    """A request on the screen; ``tokens`` is how many have come.
+
+    ``request_id`` is empty until it was submitted; ``attempt`` is the one that answers, from 0.
+    """
 
     number: int
     prompt: str
+    request_id: str = ""
+    attempt: int = 0
     text: str = ""
     tokens: int = 0
     record: Record | None = None
@@ -54,10 +77,20 @@ def row_states(rows: list[Row], waiting: int) -> list[str]:
 
 
 class Chat:
-    """Submits the prompts and follows each answer."""
+    """Submits the prompts and follows each answer.
 
-    def __init__(self, client: AsyncClient, options: Options, console: Console) -> None:
+    ``where`` tells the node that runs a request, by its id, for the screen.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        options: ChatOptions,
+        console: Console,
+        where: Callable[[str], str] | None = None,
+    ) -> None:
         self._client = client
+        self._where = where
         self._options = options
         self._max_tokens = options.max_tokens or CHAT_MAX_TOKENS
         self._screen = Screen(console, self._draw)
@@ -79,6 +112,7 @@ class Chat:
                 temperature=TEMPERATURE,
                 seed=self._options.seed + row.number,
             )
+            row.request_id = handle.request_id
             row.record = await self._stream(handle, row)
         except InferqError as exc:
             row.record = replace(failed_record(exc), tokens=row.tokens)
@@ -86,6 +120,9 @@ class Chat:
 
     async def _stream(self, handle: AsyncHandle, row: Row) -> Record:
         async for output in handle.stream():
+            if output.restarted:
+                row.tokens, row.text = 0, ""
+            row.attempt = output.attempt
             row.tokens += len(output.token_ids)
             row.text += output.text
         return await record_end(handle)
@@ -95,10 +132,23 @@ class Chat:
         why = f": {printable(record.error, one_line=True)}" if record.error else ""
         return f"#{row.number} {record.end}{took}, {row.tokens} tokens{why}"
 
+    @property
+    def _state_width(self) -> int:
+        return 9 if self._where is None else 20
+
+    def _node(self, row: Row) -> str:
+        """The short name of the node that runs it, where that is known."""
+        return "" if self._where is None else self._where(row.request_id).partition("@")[0]
+
     def _draw(self) -> RenderableType:
         counts = self._client.counts()
         table = Table.grid(padding=(0, 1))
-        for justify, width in (("right", 3), ("left", 9), ("left", 16), ("right", 7)):
+        for justify, width in (
+            ("right", 3),
+            ("left", self._state_width),
+            ("left", 16),
+            ("right", 7),
+        ):
             table.add_column(justify=justify, width=width, no_wrap=True)  # type: ignore[arg-type]
         table.add_column(ratio=1, no_wrap=True, overflow="crop")
         table.expand = True
@@ -106,7 +156,7 @@ class Chat:
             style = STATE_STYLES.get(state, "red")
             table.add_row(
                 f"#{row.number}",
-                Text(state, style=style),
+                Text(f"{state} {self._node(row)}", style=style),
                 ProgressBar(total=self._max_tokens, completed=row.tokens, width=16),
                 f"{row.tokens}/{self._max_tokens}",
                 Text(self._tail(row), style="" if row.text else "dim"),
@@ -116,5 +166,5 @@ class Chat:
     def _tail(self, row: Row) -> str:
         """The newest words of the answer that fit, or the prompt as long as there are none."""
         text = printable((row.text or row.prompt)[-TAIL_CHARACTERS:], one_line=True)
-        room = max(10, self._screen.width - 41)
+        room = max(10, self._screen.width - 32 - self._state_width)
         return text if len(text) <= room or not row.text else "…" + text[1 - room :]

@@ -40,6 +40,14 @@ def make_console(*, stderr: bool = False) -> Console:
     )
 
 
+def print_error(error: Exception, detail: str = "") -> None:
+    """One line for what went wrong, and what a process said about it, on standard error."""
+    console = make_console(stderr=True)
+    console.print(Text(f"error: {' '.join(str(error).split())}"), soft_wrap=True)
+    if detail:
+        console.print(Text(printable(detail)), soft_wrap=True)
+
+
 def printable(text: str, *, one_line: bool = False) -> str:
     """A model's text without the characters that would steer the terminal."""
     if one_line:

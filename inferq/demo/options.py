@@ -15,6 +15,8 @@ CHAT_REQUESTS = 8
 CHAT_MAX_TOKENS = 80
 LOAD_MAX_TOKENS = 128
 TRACE_REQUESTS = 300
+#: As first argument: nodes in processes of their own, which share a Redis.
+GLOBAL_MODE = "global"
 
 
 class LoadDefaults(NamedTuple):
@@ -54,6 +56,20 @@ class Options:
     seed: int
 
 
+@dataclass(frozen=True)
+class GlobalOptions:
+    """The arguments of global mode; ``slots`` of each node."""
+
+    engine: str
+    model: str | None
+    nodes: int
+    slots: int
+    requests: int
+    max_tokens: int
+    speedup: float
+    seed: int
+
+
 def parse(argv: Sequence[str] | None = None) -> Options:
     """Read the arguments; exits with status 2 and a message that names one that is wrong."""
     parser = _parser()
@@ -87,6 +103,28 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     )
 
 
+def parse_global(argv: Sequence[str]) -> GlobalOptions:
+    """Read the arguments of global mode; exits with status 2 as ``parse`` does."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m inferq.demo {GLOBAL_MODE}",
+        description="Starts a private Redis and worker processes, sends all prompts to the first "
+        "one, and shows what the others steal from it.",
+    )
+    add = parser.add_argument
+    add("--engine", choices=ENGINES, default="llamacpp", help="of each node; default: llamacpp")
+    add("--model", metavar="PATH", help="a .gguf file for llamacpp; default: SmolLM2")
+    add("--nodes", type=_nodes, default=2, metavar="N", help="worker processes; default: 2")
+    add("--slots", type=_count, default=2, metavar="N", help="a node computes so many at once")
+    add("--requests", type=_count, default=CHAT_REQUESTS, metavar="N", help="how many prompts")
+    add("--max-tokens", type=_count, default=CHAT_MAX_TOKENS, metavar="N", help="longest answer")
+    add("--speedup", type=_speedup, default=1.0, metavar="S", help="of the simulated engine")
+    add("--seed", type=_seed, default=0, metavar="N", help="of sampling")
+    given = parser.parse_args(argv)
+    if given.model is not None and given.engine != "llamacpp":
+        parser.error(f"argument --model: the {given.engine} engine has no model")
+    return GlobalOptions(**vars(given))
+
+
 def _refuse_contradictions(
     parser: argparse.ArgumentParser, given: argparse.Namespace, engine: str, *, load: bool
 ) -> None:
@@ -108,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m inferq.demo",
         description="Streams the answers to a few real prompts. With --arrival-cv, --rate, "
         f"--trace or more than {CHAT_MOST_REQUESTS} requests: a load run with synthetic prompts.",
+        epilog=f"{GLOBAL_MODE}, as first argument: several nodes that share a Redis; has options "
+        f"of its own, see {GLOBAL_MODE} --help.",
     )
     add = parser.add_argument
     add("--engine", choices=ENGINES, help="default: llamacpp; simulated for a load run")
@@ -125,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     return _integer(text, 1, 1_000_000)
+
+
+def _nodes(text: str) -> int:
+    return _integer(text, 1, 16)
 
 
 def _seed(text: str) -> int:

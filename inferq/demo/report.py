@@ -19,14 +19,17 @@ from inferq.demo.records import ENDS, Record, percentile
 SHARES = (0.5, 0.9, 0.99)
 #: Less than this is not worth a note.
 LATE_FROM_S = 0.25
-_NONE = "-"
+#: Stands in a cell for what is not there.
+NONE = "-"
 
 
-def _ms(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """For a cell of a table."""
     return f"{seconds * 1000:.1f}"
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table; all columns but the first are of numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
@@ -57,7 +60,7 @@ def print_answers(console: Console, rows: Sequence[Row]) -> None:
 
 def print_requests(console: Console, rows: Sequence[Row], wall_s: float) -> None:
     """A line of times for each request, and the total."""
-    table = _table(
+    table = new_table(
         "times of each request",
         "request",
         "end",
@@ -69,11 +72,14 @@ def print_requests(console: Console, rows: Sequence[Row], wall_s: float) -> None
     )
     for row in rows:
         record = row.record or Record("cancelled")
-        cells = [_NONE] * 4
+        cells = [NONE] * 4
         if record.timings is not None:
             times = record.timings
             per_s = record.tokens / max(times.e2e_s, 1e-9)
-            cells = [*map(_ms, (times.queue_s, times.ttft_s, times.tpot_s)), f"{per_s:.1f}"]
+            cells = [
+                *map(milliseconds, (times.queue_s, times.ttft_s, times.tpot_s)),
+                f"{per_s:.1f}",
+            ]
         table.add_row(f"#{row.number}", record.end, str(row.tokens), *cells)
     console.print(table)
     records = [row.record or Record("cancelled") for row in rows]
@@ -103,9 +109,9 @@ def print_load(
     console: Console, records: Sequence[Record], *, wall_s: float, late_s: float, speedup: float
 ) -> None:
     """Percentiles of the times, the totals, and what to know when reading them."""
-    table = _table("times of finished requests", "ms", "p50", "p90", "p99")
+    table = new_table("times of finished requests", "ms", "p50", "p90", "p99")
     for name, values in percentile_rows(records):
-        table.add_row(name, *map(_ms, values))
+        table.add_row(name, *map(milliseconds, values))
     if table.row_count:
         console.print(table)
     errors = Counter(record.error for record in records if record.end == "failed")

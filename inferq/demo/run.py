@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from inferq.client import AsyncClient
+from inferq.demo import cluster
 from inferq.demo.chat import Chat
 from inferq.demo.drive import stop_on_interrupt
-from inferq.demo.live import make_console
+from inferq.demo.live import make_console, print_error
 from inferq.demo.load import Load
-from inferq.demo.options import LOAD_MAX_TOKENS, Options, parse
+from inferq.demo.options import GLOBAL_MODE, LOAD_MAX_TOKENS, Options, parse
 from inferq.demo.report import print_answers, print_load, print_requests
 from inferq.demo.traces import read_trace
 from inferq.demo.workload import Arrival, synthetic_load
@@ -28,13 +30,15 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    options = parse(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == [GLOBAL_MODE]:
+        return cluster.main(arguments[1:])
+    options = parse(arguments)
     console = make_console()
     try:
         return asyncio.run(_run(options, console))
     except InferqError as exc:
-        message = " ".join(str(exc).split())
-        make_console(stderr=True).print(Text(f"error: {message}"), soft_wrap=True)
+        print_error(exc)
         return 1
 
 

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from inferq.errors import RequestCancelled, RequestEnded, RequestExpired, RequestFailed
 
+#: How many of an output's fields travel, from the first on.
+WIRE_FIELDS = 9
+
 
 class FinishReason(StrEnum):
     """Why a request ended."""
@@ -44,6 +47,9 @@ class Output(NamedTuple):
     ``index`` is the position of its first token in the answer, ``attempt`` counts the times
     the request was started (from 0). The last output has ``finished`` set, with either a
     ``finish_reason`` of stop or length, or an ``error``.
+
+    ``restarted`` is set by the origin, never on the wire: the request was started again, and the
+    new answer is not the old one. It begins with this output; all before it is void.
     """
 
     request_id: str
@@ -55,10 +61,11 @@ class Output(NamedTuple):
     finish_reason: str | None = None
     error: ErrorInfo | None = None
     timings: Timings | None = None
+    restarted: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
         """A tuple of plain values, for JSON or msgpack."""
-        return tuple(self)
+        return self[:WIRE_FIELDS]
 
     @classmethod
     def from_wire(cls, raw: Sequence[Any]) -> Output:
@@ -67,8 +74,8 @@ class Output(NamedTuple):
         Raises:
             ValueError: what is wrong with it.
         """
-        if not isinstance(raw, (list, tuple)) or len(raw) != len(cls._fields):
-            raise ValueError(f"an output has {len(cls._fields)} fields")
+        if not isinstance(raw, (list, tuple)) or len(raw) != WIRE_FIELDS:
+            raise ValueError(f"an output has {WIRE_FIELDS} fields")
         request_id, attempt, index, token_ids, text, finished, reason, error, timings = raw
         if not isinstance(request_id, str) or not isinstance(text, str):
             raise ValueError("request_id and text are strings")

@@ -18,6 +18,9 @@ class Outbox(Protocol):
         Celery producer that reads only the final result) wants everything.
         """
 
+    def is_congested(self, request_id: str) -> bool:
+        """Whether a request had better wait before it produces more outputs."""
+
 
 class Inbox(Protocol):
     """Where the outputs for one origin arrive."""

@@ -97,6 +97,11 @@ class MemoryBackend(KeyValueStoreBackend):  # type: ignore[misc]
         # A stock Celery producer has a reply address, too, but nobody streams from it.
         return inbox is None or inbox.deliver(output)
 
+    def is_congested(self, request_id: str) -> bool:
+        """Never: the inbox is in this process, and its requests are bounded."""
+        del request_id
+        return False
+
     def get(self, key: Any) -> bytes | None:
         """The stored value."""
         return self.store.get(_text(key))

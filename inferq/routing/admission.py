@@ -41,27 +41,27 @@ class AdmissionRule:
 
     def __init__(self, settings: AdmissionSettings, capacity: Capacity) -> None:
         self.settings = settings
-        self._block_size = capacity.block_size
-        self._total_blocks = capacity.total_blocks
-        self._max_model_len = capacity.max_model_len
+        self.block_size = capacity.block_size
+        self.total_blocks = capacity.total_blocks
+        #: Longest prompt plus answer that can be held at all, tokens.
+        self.longest = min(capacity.max_model_len, self.total_blocks * self.block_size)
         self._batched_tokens = settings.max_num_batched_tokens or capacity.tokens_per_batch
-        self._long_from = settings.long_prefill_token_threshold or max(
+        self.long_from = settings.long_prefill_token_threshold or max(
             1, int(capacity.max_model_len * LONG_SHARE)
         )
 
     def blocks(self, size: Size) -> int:
         """Blocks that a request needs: its prompt's, and the reserve for its answer."""
-        prompt_blocks = -(-size.prompt_tokens // self._block_size)
-        return min(prompt_blocks + self.settings.reserved_output_blocks, self._total_blocks)
+        prompt_blocks = -(-size.prompt_tokens // self.block_size)
+        return min(prompt_blocks + self.settings.reserved_output_blocks, self.total_blocks)
 
     def is_long(self, size: Size) -> bool:
         """Whether its prefill counts as a long one."""
-        return size.prompt_tokens > self._long_from
+        return size.prompt_tokens > self.long_from
 
     def never_fits(self, size: Size) -> bool:
         """Whether no amount of waiting would help. The engine then says why not."""
-        total = size.prompt_tokens + size.max_tokens
-        return total > min(self._max_model_len, self._total_blocks * self._block_size)
+        return size.prompt_tokens + size.max_tokens > self.longest
 
     def budget(self, capacity: Capacity, load: Load) -> Budget:
         """What may be taken now."""
@@ -77,7 +77,10 @@ class AdmissionRule:
 
 
 class Budget:
-    """What is left to take in one look at the queues."""
+    """What is left to take in one look at the queues.
+
+    ``idle``: nothing is in prefill.
+    """
 
     def __init__(
         self,
@@ -91,31 +94,31 @@ class Budget:
         idle: bool,
     ) -> None:
         self._rule = rule
-        self._free_blocks = free_blocks
-        self._free_slots = free_slots
-        self._prefills = prefills
-        self._long_prefills = long_prefills
-        self._prefill_tokens = prefill_tokens
-        self._idle = idle
+        self.blocks = free_blocks
+        self.slots = free_slots
+        self.prefills = prefills
+        self.long_prefills = long_prefills
+        self.prefill_tokens = prefill_tokens
+        self.idle = idle
 
     @property
     def has_slots(self) -> bool:
         """Whether anything could be taken at all."""
-        return self._free_slots > 0
+        return self.slots > 0
 
     def fits(self, size: Size) -> bool:
         """Whether a request may be taken with what is left."""
-        if self._free_slots < 1 or self._rule.blocks(size) > self._free_blocks:
+        if self.slots < 1 or self._rule.blocks(size) > self.blocks:
             return False
         if not self._rule.settings.enable_chunked_prefill:
-            return self._idle or size.prompt_tokens <= self._prefill_tokens
-        return self._prefills > 0 and (self._long_prefills > 0 or not self._rule.is_long(size))
+            return self.idle or size.prompt_tokens <= self.prefill_tokens
+        return self.prefills > 0 and (self.long_prefills > 0 or not self._rule.is_long(size))
 
     def spend(self, size: Size) -> None:
         """Take a request that fits."""
-        self._free_slots -= 1
-        self._free_blocks -= self._rule.blocks(size)
-        self._prefill_tokens -= size.prompt_tokens
-        self._prefills -= 1
-        self._long_prefills -= self._rule.is_long(size)
-        self._idle = False
+        self.slots -= 1
+        self.blocks -= self._rule.blocks(size)
+        self.prefill_tokens -= size.prompt_tokens
+        self.prefills -= 1
+        self.long_prefills -= self._rule.is_long(size)
+        self.idle = False

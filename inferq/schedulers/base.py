@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from celery import Celery
 
+from inferq.errors import UnknownRequest
 from inferq.messages import Request
 from inferq.results.reply import Reply
 from inferq.settings import Settings
@@ -37,6 +38,10 @@ class Scheduler(ABC):
     #: The Celery application that requests are sent through.
     app: Celery
 
+    #: Whether ``put``, ``counts`` and ``cancel_elsewhere`` wait for another machine. The rest
+    #: never does.
+    waits_for_network: ClassVar[bool] = False
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
@@ -46,6 +51,7 @@ class Scheduler(ABC):
 
         Raises:
             EngineStartError: the embedded engine cannot start.
+            SchedulerUnavailable: Redis cannot be used.
         """
 
     @abstractmethod
@@ -60,7 +66,9 @@ class Scheduler(ABC):
             DuplicateRequest: an id belongs to a live request, or comes twice; none was taken.
             InvalidRequest, RequestTooLarge: the embedded engine can never compute one of them;
                 none was taken. Without one, the request fails on its node instead.
-            SchedulerUnavailable: the embedded worker has crashed.
+            SchedulerUnavailable: the embedded worker has crashed, or Redis is away. In the latter
+                case the requests may have been enqueued: putting the same ids again is safe, and
+                gives the same replies.
             QueueFull: names exactly those that did not fit; the others were taken.
         """
 
@@ -79,6 +87,15 @@ class Scheduler(ABC):
         Raises:
             UnknownRequest: no live request has this id.
         """
+
+    def cancel_elsewhere(self, request_id: str) -> bool:
+        """End a live request that another process has put.
+
+        Raises:
+            UnknownRequest: there is none.
+            SchedulerUnavailable: Redis is away.
+        """
+        raise UnknownRequest(request_id)
 
     @abstractmethod
     def forget(self, request_id: str) -> None:

@@ -28,12 +28,15 @@ class Held(NamedTuple):
     reply: Reply
     #: time.monotonic() at which it expires
     expires_at: float
+    #: Of a put whose outcome is not known; empty otherwise.
+    token: str = ""
 
 
 class Ledger:
     """An Inbox that bounds how many requests are held, and for how long.
 
-    A request is held from the put until its end was read, it was cancelled, or it expired.
+    A request is held from the put until its end was read, it was cancelled, or it expired. One
+    in doubt (whether its put reached the nodes is not known) may be put again.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -46,6 +49,9 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._held
 
     @property
     def unread(self) -> int:
@@ -66,6 +72,18 @@ class Ledger:
                 room = max(0, self._max_size - len(self._held))
             replies = [self._hold(request) for request in requests[:room]]
             return Admitted(replies, list(requests[room:]))
+
+    def doubt(self, request_ids: Iterable[str], token: str) -> None:
+        """The put with this token may or may not have reached the nodes; empty: it has."""
+        with self._lock:
+            for request_id in request_ids:
+                if held := self._held.get(request_id):
+                    self._held[request_id] = held._replace(token=token)
+
+    def token_of(self, request_id: str) -> str:
+        """The token of a request in doubt; empty for any other."""
+        held = self._held.get(request_id)
+        return held.token if held is not None else ""
 
     def deliver(self, output: Output) -> bool:
         """Pass an output on to its reply; False when the request is not held."""
@@ -131,12 +149,16 @@ class Ledger:
     def _check_ids(self, requests: Iterable[Request]) -> None:
         seen = set()
         for request in requests:
-            if request.request_id in self._held or request.request_id in seen:
+            held = self._held.get(request.request_id)
+            if (held is not None and not held.token) or request.request_id in seen:
                 raise DuplicateRequest(request.request_id)
             seen.add(request.request_id)
 
     def _hold(self, request: Request) -> Reply:
         assert request.deadline is not None
+        in_doubt = self._held.get(request.request_id)
+        if in_doubt is not None:
+            return in_doubt.reply
         reply = Reply(request.request_id)
         expires_at = time.monotonic() + request.deadline - time.time()
         self._held[request.request_id] = Held(reply, expires_at)

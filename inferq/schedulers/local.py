@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from inferq.routing.topics import decode_queue, prefill_queue
 from inferq.schedulers.base import Counts, Scheduler
 from inferq.schedulers.ledger import Ledger
 from inferq.schedulers.publisher import Publisher
+from inferq.schedulers.reaper import Reaper
 from inferq.settings import Settings
 from inferq.transport import MEMORY_SCHEME
 from inferq.transport.broker import Broker
@@ -43,9 +43,7 @@ class LocalScheduler(Scheduler):
         self._worker = EmbeddedWorker(self.app, self._broker, name, self._on_crash)
         self._crash: str | None = None
         self._stopping = threading.Event()
-        self._deadlines_changed = threading.Event()
-        self._reaps_at: float | None = None
-        self._reaper = threading.Thread(target=self._reap, name="inferq-ttl", daemon=True)
+        self._reaper = Reaper(self._ledger, self._drop)
 
     def start(self) -> None:
         """Start the worker and wait until it takes requests."""
@@ -61,10 +59,9 @@ class LocalScheduler(Scheduler):
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._deadlines_changed.set()
         self._ledger.clear("the client was closed")
         self._worker.stop()
-        self._reaper.join()
+        self._reaper.stop()
         self._discard()
 
     def put(self, requests: Sequence[Request]) -> list[Reply]:
@@ -74,11 +71,11 @@ class LocalScheduler(Scheduler):
         """
         self._check_alive()
         lengths = [self._worker.engine.count_tokens(request) for request in requests]
-        self._expire()
+        self._reaper.reap()
         admitted = self._ledger.admit(requests)
         for request, length in zip(requests[: len(admitted.replies)], lengths, strict=False):
             self._publisher.publish(request, self._queue, length)
-        self._watch_deadlines()
+        self._reaper.watch()
         self._check_alive()
         if admitted.rejected:
             raise QueueFull(
@@ -142,26 +139,6 @@ class LocalScheduler(Scheduler):
         """
         if not self._broker.remove(request_id):
             self._worker.cancel(request_id)
-
-    def _expire(self) -> None:
-        for request_id in self._ledger.expire():
-            self._drop(request_id)
-
-    def _reap(self) -> None:
-        while not self._stopping.is_set():
-            self._deadlines_changed.clear()
-            self._expire()
-            self._reaps_at = self._ledger.next_deadline()
-            if self._reaps_at is None:
-                self._deadlines_changed.wait()
-            else:
-                self._deadlines_changed.wait(max(0.0, self._reaps_at - time.monotonic()))
-
-    def _watch_deadlines(self) -> None:
-        """Wake the reaper when something expires before it would look by itself."""
-        due, planned = self._ledger.next_deadline(), self._reaps_at
-        if due is not None and (planned is None or due < planned):
-            self._deadlines_changed.set()
 
     def _discard(self) -> None:
         self._publisher.close()

@@ -40,6 +40,12 @@ class ClusterSettings(Options):
         allow_inf_nan=False,
         description="A request that waits this long at a node may be stolen whatever its load",
     )
+    stall_s: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A node whose engine makes no progress for this long takes nothing, seconds",
+    )
     drain_timeout_s: float = Field(
         30.0,
         ge=0,

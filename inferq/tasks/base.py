@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from celery import signals
 
 from inferq.errors import InferqError, RequestCancelled, RequestEnded, RequestExpired
 from inferq.messages import FinishReason, Output, error_output
@@ -29,6 +28,19 @@ class InferenceTask(AsyncTask):
         request = self.request
         send_end(self, request, failure_output(task_id, exc))
 
+    def on_revoked(self, request: Any, *, expired: bool) -> None:
+        """Tell the origin of a request that was revoked or expired before or while it ran."""
+        if expired:
+            output = error_output(
+                request.id,
+                FinishReason.EXPIRED,
+                "expired",
+                "its time was over before it was started",
+            )
+        else:
+            output = error_output(request.id, FinishReason.CANCELLED, "cancelled", "it was revoked")
+        send_end(self, request, output)
+
 
 def failure_output(request_id: str, exc: BaseException) -> Output:
     """How an exception of a task looks to the request's origin."""
@@ -47,17 +59,3 @@ def failure_output(request_id: str, exc: BaseException) -> Output:
 def send_end(task: Any, request: Any, output: Output) -> None:
     """Send the last output of a task's request to its origin."""
     task.backend.send(getattr(request, "reply_to", None) or "", output)
-
-
-@signals.task_revoked.connect  # type: ignore[untyped-decorator]
-def _tell_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
-    """A request that was revoked or expired before or while it ran."""
-    if not isinstance(sender, InferenceTask):
-        return
-    if expired:
-        output = error_output(
-            request.id, FinishReason.EXPIRED, "expired", "its time was over before it was started"
-        )
-    else:
-        output = error_output(request.id, FinishReason.CANCELLED, "cancelled", "it was revoked")
-    send_end(sender, request, output)

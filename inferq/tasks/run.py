@@ -14,12 +14,12 @@ from celery.exceptions import Ignore
 from inferq.engines.base import Chunk
 from inferq.errors import InvalidRequest, RequestCancelled, RequestExpired
 from inferq.messages import FinishReason, Output, Request, Timings
+from inferq.messages.headers import ATTEMPT_HEADER, DEADLINE_HEADER, SUBMITTED_HEADER
 from inferq.worker.node import Node
 from inferq.worker.strategy import REFUSED_HEADER
 
-#: Headers of our own producers; a stock Celery producer sends none of them.
-SUBMITTED_HEADER = "inferq_submitted_at"
-ATTEMPT_HEADER = "inferq_attempt"
+#: How often a request that produces faster than its origin reads looks again, seconds.
+CONGESTED_S = 0.02
 
 Start = Callable[[Request], AsyncIterator[Chunk]]
 
@@ -45,8 +45,11 @@ def read_call(context: Any, fields: Mapping[str, Any], ttl_s: float) -> Call:
     if context.get(REFUSED_HEADER):
         raise InvalidRequest("eta", "a request cannot wait for a time; submit it when it is due")
     now = time.time()
-    defaults = {"seed": random.getrandbits(32), "deadline": now + ttl_s}
+    latest = _number(context.get(DEADLINE_HEADER), float, now + ttl_s)
+    defaults = {"seed": random.getrandbits(32), "deadline": latest}
     request = Request.parse({**defaults, **fields, "request_id": context.id})
+    if request.deadline is not None and request.deadline > latest:
+        request = request.model_copy(update={"deadline": latest})
     return Call(
         request=request,
         origin=context.reply_to or "",
@@ -99,7 +102,14 @@ class _Answering:
                     raise Ignore("the origin does not want the answer any more")
                 if self._call.wants_result:
                     self._kept.append(output)
+                await self._wait_for_room()
         return self._result() if self._call.wants_result else None
+
+    async def _wait_for_room(self) -> None:
+        request_id = self._call.request.request_id
+        # Redis or the origin's reader is behind, in other processes: there is nothing to await.
+        while self._node.outbox.is_congested(request_id):  # noqa: ASYNC110
+            await asyncio.sleep(CONGESTED_S)
 
     def _output(self, chunk: Chunk) -> Output:
         request_id = self._call.request.request_id

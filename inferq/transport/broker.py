@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from kombu.transport import virtual
@@ -24,6 +26,18 @@ class Claimed(NamedTuple):
     entry: Entry
 
 
+class Owner(NamedTuple):
+    """The node that a queue belongs to, for those who may take over some of its work.
+
+    ``claims``: says how many messages it holds now. ``longest``: the largest request that it can
+    hold at all, prompt and answer, tokens. One that is gone leaves its queue to others.
+    """
+
+    claims: Callable[[], int]
+    longest: int
+    is_gone: bool = False
+
+
 class Broker:
     """Queues, and a signal for those who wait on them.
 
@@ -38,6 +52,10 @@ class Broker:
 
     def __init__(self) -> None:
         self.state = virtual.BrokerState()
+        #: By the name of the queue.
+        self.owners: dict[str, Owner] = {}
+        #: Held while somebody takes from a queue that belongs to another.
+        self.stealing = threading.Lock()
         self._inbound: deque[tuple[str, Entry]] = deque()
         self._queues: dict[str, MemoryQueue] = {}
         self._claims: dict[str, Claimed] = {}
@@ -95,7 +113,8 @@ class Broker:
 
     def put(self, queue: str, message: RawMessage) -> None:
         """Add a message at the end of its priority."""
-        self._inbound.append((queue, Entry(next(self._numbers), priority_of(message), message)))
+        entry = Entry(next(self._numbers), priority_of(message), message, time.monotonic())
+        self._inbound.append((queue, entry))
         self.wake()
 
     def take(self, queue: str, cycle: Cycle | None, *, record: bool) -> RawMessage | None:
@@ -135,6 +154,13 @@ class Broker:
         with self._lock:
             self._absorb()
             return len(self._queues.get(queue, ()))
+
+    def waited_s(self, queue: str) -> float:
+        """How long ago the first message of the queue came, seconds; 0 when it is empty."""
+        with self._lock:
+            self._absorb()
+            first = self._queue(queue).first()
+        return 0.0 if first is None else time.monotonic() - first.arrived_at
 
     def claims(self) -> int:
         """Messages taken and not yet settled."""

@@ -8,6 +8,7 @@ URL: ``inferq-memory://NAME``; the same name is the same broker.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -16,7 +17,7 @@ from typing import Any
 from kombu.transport import base, virtual
 
 from inferq.transport.broker import Broker
-from inferq.transport.gate import Gate, RawMessage
+from inferq.transport.gate import Cycle, Gate, RawMessage
 
 Deliver = Callable[[RawMessage, str], None]
 
@@ -56,6 +57,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     gate: Gate | None = None
     #: The queues that the gate watches; control and events pass freely.
     gated_queues: frozenset[str] = frozenset()
+    #: Judges what is fetched one by one; None takes everything.
+    cycle: Cycle | None = None
+    #: Called when nothing came: takes messages from other queues. Returns when to call it again
+    #: although nothing has changed, seconds; 0: now, it has taken some.
+    elsewhere: Callable[[], float] | None = None
     #: Queues consumed without acknowledgement.
     unrecorded_queues: frozenset[str] = frozenset()
 
@@ -80,10 +86,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def deliver_ready(self, deliver: Deliver, limit: int) -> int:
         """Hand over waiting messages, at most ``limit``; returns how many."""
         count = 0
+        look = self._open_gate()
         for queue in list(self._active_queues):
-            gate = self.gate if queue in self.gated_queues else None
-            cycle = gate.open() if gate is not None else None
-            if gate is not None and cycle is None:
+            is_gated = self.gate is not None and queue in self.gated_queues
+            cycle = look if is_gated else None
+            if is_gated and cycle is None:
                 continue  # the gate is shut
             while count < limit and self.qos.can_consume():
                 record = queue not in self.unrecorded_queues
@@ -93,6 +100,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 deliver(message, queue)
                 count += 1
         return count
+
+    def _open_gate(self) -> Cycle | None:
+        """Once for all queues: what waits for room in one of them waits before the next, too."""
+        is_watching = not self.gated_queues.isdisjoint(self._active_queues)
+        return self.gate.open() if self.gate is not None and is_watching else None
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any
@@ -120,7 +132,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
     def _get(self, queue: str, timeout: float | None = None) -> RawMessage:
         del timeout
-        message = self.broker.take(queue, None, record=True)
+        message = self.broker.take(queue, self.cycle, record=True)
         if message is None:
             raise Empty
         return message
@@ -177,17 +189,22 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
         Raises:
             TimeoutError: nothing came in ``timeout`` seconds, or somebody woke us for another
-                reason than a message for us.
+                reason than a message for us, or it is time to look elsewhere again.
         """
         del connection
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             version = self.broker.version
             if self._deliver_ready():
                 return
-            left = None if deadline is None else deadline - time.monotonic()
-            if (left is not None and left <= 0) or not self.broker.wait(version, left):
+            again_s = self._look_elsewhere()
+            if again_s == 0:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise TimeoutError
+            wait_s = min(left, again_s)
+            self.broker.wait(version, None if wait_s == math.inf else wait_s)
             if self._deliver_ready():
                 return
             if timeout is not None:
@@ -198,3 +215,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         for channel in list(self.channels):
             limit -= channel.deliver_ready(self._deliver, limit)
         return limit < MESSAGES_PER_DRAIN
+
+    def _look_elsewhere(self) -> float:
+        hooks = [each.elsewhere for each in self.channels if each.elsewhere is not None]
+        return min((look() for look in hooks), default=math.inf)

@@ -12,11 +12,15 @@ from inferq.transport.gate import Cycle, RawMessage, Verdict
 
 
 class Entry(NamedTuple):
-    """A message and its place: numbers grow in the order of first arrival."""
+    """A message and its place: numbers grow in the order of first arrival.
+
+    ``arrived_at``: when that was, on the monotonic clock, seconds.
+    """
 
     number: int
     priority: int
     message: RawMessage
+    arrived_at: float = 0.0
 
 
 class MemoryQueue:
@@ -46,10 +50,14 @@ class MemoryQueue:
 
     def take(self, cycle: Cycle | None) -> Entry | None:
         """Remove and return the first message that the cycle lets through."""
-        chosen = self._first() if cycle is None else self._first_judged(cycle)
+        chosen = self.first() if cycle is None else self._first_judged(cycle)
         if chosen is not None:
             self._remove(chosen)
         return chosen
+
+    def first(self) -> Entry | None:
+        """The message that is next in order; it stays."""
+        return next(iter(self), None)
 
     def remove(self, request_id: str) -> bool:
         """Remove the message of a request; False when it is not here."""
@@ -66,9 +74,6 @@ class MemoryQueue:
             level.clear()
         self._by_id.clear()
         return count
-
-    def _first(self) -> Entry | None:
-        return next(iter(self), None)
 
     def _first_judged(self, cycle: Cycle) -> Entry | None:
         for entry in self:

@@ -12,6 +12,7 @@ from kombu.serialization import loads
 from inferq.engines.base import Engine
 from inferq.errors import InferqError
 from inferq.messages import Request
+from inferq.messages.headers import SIZE_HEADER
 from inferq.routing.admission import AdmissionRule, Budget, Size
 from inferq.settings import Settings
 from inferq.transport.broker import tag_of
@@ -21,8 +22,6 @@ from inferq.worker.claims import Claim, Claims, Phase
 logger = logging.getLogger(__name__)
 Wake = Callable[[], None]
 
-#: Our own producers say the size of a request here, so that nobody has to decode it to judge.
-SIZE_HEADER = "inferq_size"
 ACCEPT = frozenset({"application/json", "application/x-msgpack"})
 
 
@@ -57,9 +56,9 @@ class Intake:
         # Before capacity is read: room that becomes free from here on must wake us.
         self._watching = True
         load = self.claims.load()
-        if len(self.claims) >= self._max_claims:
-            return None
+        room = self._max_claims - len(self.claims)
         budget = self.rule.budget(self._engine.capacity(), load)
+        budget.slots = min(budget.slots, room)
         return Look(self, budget) if budget.has_slots else None
 
     def released(self, delivery_tag: str) -> None:
@@ -123,7 +122,7 @@ class Look:
 
     def __init__(self, intake: Intake, budget: Budget) -> None:
         self._intake = intake
-        self._budget = budget
+        self.budget = budget
         self._passed = 0
         self._reserved = False
 
@@ -133,8 +132,8 @@ class Look:
         if size is None or self._intake.rule.never_fits(size):
             # The task will say what is wrong; it costs the engine nothing.
             return Verdict.TAKE
-        if not self._reserved and self._budget.fits(size):
-            self._budget.spend(size)
+        if not self._reserved and self.budget.fits(size):
+            self.budget.spend(size)
             self._intake.claims.add(tag_of(message), Claim(size, self._intake.rule))
             return Verdict.TAKE
         return self._leave(message)

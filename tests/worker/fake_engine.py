@@ -8,9 +8,10 @@ from typing import Any
 from inferq.engines.base import Capacity, Chunk, Engine
 from inferq.errors import InvalidRequest
 from inferq.messages import Handoff, Request
+from inferq.messages.headers import SIZE_HEADER
 from inferq.settings import Settings
 from inferq.transport.gate import RawMessage, Verdict
-from inferq.worker.intake import SIZE_HEADER, Intake
+from inferq.worker.intake import Intake
 
 TAKE, PASS, STOP = Verdict.TAKE, Verdict.PASS, Verdict.STOP
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from kombu.serialization import dumps
 
+from inferq.messages.headers import SIZE_HEADER
 from inferq.transport.gate import RawMessage
-from inferq.worker.intake import SIZE_HEADER
 from tests.worker.fake_engine import TAKE, FakeEngine, look, make
 
 

@@ -1,36 +1,78 @@
+-- uses: base queues nodes loads records recovery
 -- Renew a lease, and end the incarnations whose lease has lapsed.
--- ARGS: node, inc, record (or ''), ttl_ms, expire_ms, bases, max_attempts, grave_ms.
--- Returns {'ok', now, recovered, look} or {'fenced'}; recovered: {{inc, returned, dead}, ...}.
+-- ARGS: node, inc, record (or ''), expire_ms, bases, and what recovery needs.
+-- Returns {'ok', now, recovered, look, largest} or {'fenced'}; recovered: {{inc, returned, dead}, ...}.
 local MOST_AT_ONCE = 4
 local now = now_ms()
-if not alive(ARGS.inc) then return reply('fenced') end
-tick(now)
-redis.call('ZADD', P .. 'leases', now + ARGS.ttl_ms, ARGS.inc)
-redis.call('ZADD', P .. 'seen', now, ARGS.node)
-if ARGS.record ~= '' then redis.call('HSET', P .. 'nodes', ARGS.node, ARGS.record) end
+if not alive(ARGS.inc) then return refuse(ARGS.inc) end
 
-local recovered = {}
-local lapsed = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_AT_ONCE)
-for _, inc in ipairs(lapsed) do
-  local returned, dead = end_incarnation(inc, now)
-  recovered[#recovered + 1] = { inc, returned, dead }
+local function renew()
+  tick(now)
+  redis.call('ZADD', P .. 'leases', now + ARGS.lease_ms, ARGS.inc)
+  redis.call('SREM', P .. 'graced', ARGS.inc)
+  redis.call('ZADD', P .. 'seen', now, ARGS.node)
+  if ARGS.record ~= '' then redis.call('HSET', P .. 'nodes', ARGS.node, ARGS.record) end
 end
-local late = 0
-for _, inc in ipairs(redis.call('ZRANGE', P .. 'graves', 0, -1)) do
-  for _, base in ipairs(ARGS.bases) do late = late + return_staged(base, inc) end
+
+local function recover()
+  local rows = {}
+  local lapsed = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, MOST_AT_ONCE)
+  for i, inc in ipairs(lapsed) do
+    local returned, dead = end_incarnation(inc, now)
+    rows[i] = { inc, returned, dead }
+  end
+  return rows
 end
-redis.call('ZREMRANGEBYSCORE', P .. 'graves', '-inf', now)
-for _, node in ipairs(redis.call('ZRANGEBYSCORE', P .. 'seen', '-inf', now - ARGS.expire_ms)) do
-  redis.call('HDEL', P .. 'nodes', node)
-  redis.call('HDEL', P .. 'states', node)
-  redis.call('HDEL', P .. 'stolen', node)
-  redis.call('ZREM', P .. 'seen', node)
+
+-- What was handed to processes that had lost their lease.
+local function empty_graves()
+  local found = false
+  for _, inc in ipairs(redis.call('ZRANGE', P .. 'graves', 0, -1)) do
+    found = return_all_staged(inc) > 0 or found
+  end
+  redis.call('ZREMRANGEBYSCORE', P .. 'graves', '-inf', now)
+  return found
 end
+
+local function release(node)
+  local found = false
+  for _, base in ipairs(ARGS.bases) do found = release_queue(base, node) or found end
+  return found
+end
+
+-- Stock producers may go on sending to a node that has left; some are looked at in each beat.
+local function release_gone()
+  local found = false
+  for _, node in ipairs(redis.call('ZRANGE', P .. 'gone', 0, MOST_AT_ONCE - 1)) do
+    found = release(node) or found
+    redis.call('ZADD', P .. 'gone', 'XX', now, node)
+  end
+  return found
+end
+
+local function forget()
+  for _, node in ipairs(redis.call('ZRANGEBYSCORE', P .. 'seen', '-inf', now - ARGS.expire_ms)) do
+    release(node)
+    for _, hash in ipairs({ 'nodes', 'states', 'stolen' }) do redis.call('HDEL', P .. hash, node) end
+    redis.call('ZREM', P .. 'gone', node)
+    redis.call('ZREM', P .. 'seen', node)
+  end
+end
+
 -- An idle node looks once a beat whether something has waited too long at another one.
-local look = #recovered > 0 or late > 0
-for _, base in ipairs(ARGS.bases) do look = look or waiting_in(base) > 0 end
-for shard = 0, shards() - 1 do
-  look = look or redis.call('EXISTS', P .. 'load:' .. shard) == 1
+local function has_work()
+  for _, base in ipairs(ARGS.bases) do
+    note_load(base, ARGS.node)
+    if is_waiting(base) or is_waiting(base .. '.' .. ARGS.node) then return true end
+  end
+  return has_loads()
 end
+
+renew()
+local recovered = recover()
+local late = empty_graves()
+local stranded = release_gone()
+forget()
+if late or stranded then announce() end
 local largest = redis.call('ZREVRANGE', P .. 'limits', 0, 0, 'WITHSCORES')
-return reply('ok', now, recovered, look, tonumber(largest[2] or 0))
+return reply('ok', now, recovered, has_work(), tonumber(largest[2] or 0))

@@ -1,14 +1,15 @@
--- Claims that cannot be run become dead letters: {{number, id, reason, detail}, ...}.
--- ARGS: inc, node, items, max_dead. Returns {'ok'} or {'fenced'}.
-if not alive(ARGS.inc) then return reply('fenced') end
+-- uses: base queues nodes loads records recovery
+-- Claims that cannot be run become dead letters; their origins are told.
+-- ARGS: inc, node, items, and what recovery needs. items: {{claim, reason, detail}, ...}.
+-- Returns {'ok'} or {'fenced'}.
+if not alive(ARGS.inc) then return refuse(ARGS.inc) end
 local claims = P .. 'claims:' .. ARGS.inc
 for _, item in ipairs(ARGS.items) do
   local value = redis.call('HGET', claims, item[1])
   if value then
     redis.call('HDEL', claims, item[1])
     local key, raw = split_claim(value)
-    local e = parse(raw)
-    bury(raw, e.id, key, item[3], e.attempt, ARGS.node, item[4])
+    bury(parse(raw), key, item[2], item[3], ARGS.node, ARGS.inc)
   end
 end
 return reply('ok')

@@ -1,17 +1,18 @@
--- Cancel a live request, wherever it is. ARGS: id (quoted), tell (whether the origin must hear of it), message.
--- Returns {'unknown'}, {'queued'} or {'running'}.
+-- uses: base nodes records
+-- Cancel a live request, wherever it is. ARGS: id (quoted), origin ('' for anybody's), tell (whether the origin must
+-- hear of it), message, request_ttl_ms. Returns {'unknown'}, {'queued'} or {'running'}.
 local record = record_of(ARGS.id)
-if not record then return reply('unknown') end
-local was = record.state
+if has_ended(record) then return reply('unknown') end
+if ARGS.origin ~= '' and ARGS.origin ~= record.origin then return reply('unknown') end
+-- A request that was cancelled before still names the node that runs it.
+local running = record.inc ~= '' and alive(record.inc)
+local request_id = unquoted(ARGS.id)
 record.state = 'c'
 save_record(ARGS.id, record)
-local request_id = unquoted(ARGS.id)
-if ARGS.tell then
+if running then ring(record.inc, cjson.encode({ 'cancel', request_id })) end
+-- A stock producer hears of it from the node, or from nobody else.
+if ARGS.tell or not running and not stream_of(record.origin, request_id) then
   -- An end by somebody else than the node holds for every attempt.
   tell_origin(record.origin, request_id, 1000000, 'cancelled', 'cancelled', ARGS.message)
 end
-if was == 'r' and alive(record.inc) then
-  ring(record.inc, cjson.encode({ 'cancel', request_id }))
-  return reply('running')
-end
-return reply('queued')
+return reply(running and 'running' or 'queued')

@@ -1,6 +1,7 @@
--- A node returns claims to the shared queue: {{number, started, prompt, answer}, ...}.
--- ARGS: inc, node, bases, items, max_attempts. Returns {'ok', returned, dead} or {'fenced'}.
-if not alive(ARGS.inc) then return reply('fenced') end
+-- uses: base queues nodes loads records recovery
+-- A node returns claims to the shared queue: {{claim, started, prompt, answer}, ...}.
+-- ARGS: inc, node, items, bases, and what recovery needs. Returns {'ok', returned, dead} or {'fenced'}.
+if not alive(ARGS.inc) then return refuse(ARGS.inc) end
 local claims = P .. 'claims:' .. ARGS.inc
 local entries = {}
 for _, item in ipairs(ARGS.items) do
@@ -10,6 +11,6 @@ for _, item in ipairs(ARGS.items) do
     entries[#entries + 1] = { value = value, started = item[2], prompt = item[3], answer = item[4] }
   end
 end
-local returned, dead = return_claims(entries, ARGS.node)
-for _, base in ipairs(ARGS.bases) do nudge(base) end
+local returned, dead = return_claims(entries, ARGS.node, ARGS.inc)
+if returned > 0 then announce() end
 return reply('ok', returned, dead)

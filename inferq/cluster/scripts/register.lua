@@ -1,7 +1,7 @@
+-- uses: base queues nodes loads records recovery
 -- A node joins with a new fencing token. The name must not be in use by a live process.
--- ARGS: node, record, ttl_ms, bases, max_attempts, grave_ms. Returns {'ok', inc, now} or {'busy', wait_ms}.
+-- ARGS: node, record, shards, bases, and what recovery needs. Returns {'ok', inc, now} or {'busy', wait_ms}.
 local now = now_ms()
-tick(now)
 local old = incarnation(ARGS.node)
 if old then
   local expiry = tonumber(alive(old) or 0)
@@ -9,10 +9,11 @@ if old then
   end_incarnation(old, now)
 end
 local inc = ARGS.node .. '#' .. redis.call('INCR', P .. 'fence')
-redis.call('ZADD', P .. 'leases', now + ARGS.ttl_ms, inc)
+redis.call('ZADD', P .. 'leases', now + ARGS.lease_ms, inc)
 redis.call('ZADD', P .. 'seen', now, ARGS.node)
 redis.call('HSET', P .. 'incs', ARGS.node, inc)
 redis.call('HSET', P .. 'nodes', ARGS.node, ARGS.record)
 redis.call('HSET', P .. 'states', ARGS.node, 'starting')
-redis.call('SET', P .. 'shards', ARGS.shards, 'NX')
+redis.call('ZREM', P .. 'gone', ARGS.node)
+if redis.call('EXISTS', P .. 'shards') == 0 then set_shards(ARGS.shards) end
 return reply('ok', inc, now)

@@ -1,3 +1,4 @@
+-- uses: base loads
 -- Change the number of shards of the load table; its rows move with it. ARGS: shards. Returns {'ok', rows}.
 local rows = {}
 for shard = 0, shards() - 1 do
@@ -6,6 +7,6 @@ for shard = 0, shards() - 1 do
   for i = 1, #flat, 2 do rows[#rows + 1] = { flat[i], flat[i + 1] } end
   redis.call('DEL', key)
 end
-redis.call('SET', P .. 'shards', ARGS.shards)
+set_shards(ARGS.shards)
 for _, row in ipairs(rows) do redis.call('ZADD', load_key(row[1]), row[2], row[1]) end
 return reply('ok', #rows)

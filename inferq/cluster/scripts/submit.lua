@@ -1,51 +1,86 @@
+-- uses: base queues nodes loads records
 -- Enqueue requests, all or none. Sending again what was sent with the same token does nothing, so
 -- that a producer may repeat a call whose reply it did not get.
--- ARGS: base, node (or ''), origin, token, items, max_waiting, min_load.
--- items: {{raw, id, step, ttl_ms}, ...}; step: index of the priority's list, from 1.
--- Returns {'ok', accepted} or {'duplicate', {id, ...}}; accepted may be less than all: queue full.
-local mine = ARGS.origin .. '\n' .. ARGS.token .. '\n'
-local keys, fresh, duplicates = {}, {}, {}
-for i, item in ipairs(ARGS.items) do keys[i] = P .. 'req:' .. item[2] end
-local known = redis.call('MGET', unpack(keys))
-for i, item in ipairs(ARGS.items) do
-  if not known[i] then
-    fresh[#fresh + 1] = item
-  elseif string.sub(known[i], 1, #mine) ~= mine then
-    duplicates[#duplicates + 1] = item[2]
+-- ARGS: base, node (or ''), origin, token, items, max_waiting, min_load, lookahead, kept_ms.
+-- items: {{message, id, step, ttl_ms, prompt, answer}, ...}; step: which of the queue's lists, from 1.
+-- Returns {'ok', accepted} or {'duplicate', {id, ...}}. accepted: how many, from the first on; fewer than all when
+-- the queue is full.
+local now = now_ms()
+local items = ARGS.items
+
+-- Sort out which are new. Returns the number of the last that is known, duplicates, and when to
+-- count each as submitted: no two requests with one id have the same time.
+local function look_up()
+  local keys, seen = {}, {}
+  local last_known, duplicates, submitted = 0, {}, {}
+  for i, item in ipairs(items) do keys[i] = record_key(item[2]) end
+  for i, value in ipairs(get_all(keys)) do
+    local record, id = unpack_record(value), items[i][2]
+    submitted[i] = now
+    if seen[id] then
+      duplicates[#duplicates + 1] = id
+    elseif record and record.origin == ARGS.origin and record.token == ARGS.token then
+      last_known, submitted[i] = i, nil
+    elseif record and (record.state == 'd' or record.state == 'c' and not alive(record.inc)) then
+      submitted[i] = math.max(now, record.submitted + 1)
+    elseif record then
+      duplicates[#duplicates + 1] = id
+    end
+    seen[id] = true
   end
+  return last_known, duplicates, submitted
 end
+
+local last_known, duplicates, submitted = look_up()
 if #duplicates > 0 then return reply('duplicate', duplicates) end
 
 local node_inc = ARGS.node ~= '' and incarnation(ARGS.node)
 local own = node_inc and redis.call('HGET', P .. 'states', ARGS.node) == 'ready'
 local base = own and ARGS.base .. '.' .. ARGS.node or ARGS.base
 local waiting = waiting_in(base)
-local room = math.max(0, ARGS.max_waiting - waiting)
-local accepted = #ARGS.items - #fresh + math.min(#fresh, room)
+local space = math.max(0, ARGS.max_waiting - waiting)
 
--- Idle nodes block on the first list only: while all lists are empty, priorities do not matter,
--- so as many messages as nodes may be waiting go there, whatever their priority.
-local direct = 0
-if not own and waiting == 0 then direct = redis.call('SCARD', P .. 'parked') end
+-- Those before one that is known were promised a place, however full the queue is now.
+local accepted, count, first_step = 0, 0, #STEPS
 local lists = {}
-for i = 1, math.min(#fresh, room) do
-  local item = fresh[i]
-  redis.call('SET', P .. 'req:' .. item[2], mine .. 'q\n', 'PX', item[4])
-  local step = i <= direct and 1 or item[3]
-  lists[step] = lists[step] or {}
-  table.insert(lists[step], item[1])
-end
-for step, raws in pairs(lists) do call_in_parts('LPUSH', base .. STEPS[step], raws) end
-
-if #fresh > 0 and room > 0 then
-  if own then
-    local queued, load = load_of(ARGS.base, ARGS.node)
-    note_load(ARGS.node, queued, load)
-    if redis.call('SREM', P .. 'parked', node_inc) == 1 or waiting == 0 then ring(node_inc, '["look"]') end
-    if load > ARGS.min_load then ring_parked() end
-  elseif waiting > 0 then
-    -- Who is parked although something waits has room, but not for that.
-    ring_parked()
+for i, item in ipairs(items) do
+  if submitted[i] then
+    if count >= space and i > last_known then break end
+    count = count + 1
+    local message, id, step, ttl_ms, prompt, answer = unpack(item)
+    local record = {
+      state = 'q', inc = '', origin = ARGS.origin, token = ARGS.token, submitted = submitted[i],
+    }
+    redis.call('SET', record_key(id), pack_record(record), 'PX', ttl_ms + ARGS.kept_ms)
+    lists[step] = lists[step] or {}
+    table.insert(lists[step], serialize({
+      number = 0, attempt = 0, prompt = prompt, answer = answer,
+      submitted = submitted[i], deadline = submitted[i] + ttl_ms,
+      id = id, rest = string.sub(message, 2),
+    }))
+    first_step = math.min(first_step, step)
   end
+  accepted = i
 end
+if count == 0 then return reply('ok', accepted) end
+
+-- Whether new work in the shared queue is within the reach of nodes that pass over what is before
+-- it, and is not just handed to nodes that listen.
+local function needs_announcing()
+  if waiting > 0 then return waiting_in(base, first_step) < ARGS.lookahead end
+  local handed = lists[1] and math.min(#lists[1], redis.call('SCARD', P .. 'listening')) or 0
+  return count > handed
+end
+
+local announces = not own and needs_announcing()
+for step, raws in pairs(lists) do call_in_parts('LPUSH', base .. STEPS[step], raws) end
+if own then
+  local _, load = note_load(ARGS.base, ARGS.node)
+  if waiting == 0 or redis.call('ZSCORE', P .. 'parked', node_inc) then
+    unpark(node_inc)
+    ring(node_inc, LOOK)
+  end
+  announces = load > ARGS.min_load
+end
+if announces then announce() end
 return reply('ok', accepted)

@@ -1,0 +1,24 @@
+"""Ask a running cluster, and print the answer as it comes.
+
+    INFERQ_SCHEDULER_URL=redis://127.0.0.1:6379/0 python examples/cluster/ask.py "Who are you?"
+
+Nodes are started with ``celery -A inferq worker``. With ``--node gpu0@host`` the request goes to
+that node's own queue; an idle node may steal it from there.
+"""
+
+import argparse
+
+from inferq import Client, Settings
+
+parser = argparse.ArgumentParser()
+parser.add_argument("prompt", nargs="?", default="What is the capital of France?")
+parser.add_argument("--node", help="send to this node")
+arguments = parser.parse_args()
+
+with Client(Settings(scheduler_name="global"), node=arguments.node) as client:
+    message = {"role": "user", "content": arguments.prompt}
+    for output in client.stream(messages=[message], max_tokens=64):
+        if output.restarted:  # its node was lost, and another one answers differently
+            print("\n(once more:)")
+        print(output.text, end="", flush=True)
+    print()

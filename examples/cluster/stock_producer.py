@@ -1,0 +1,21 @@
+"""A producer that has Celery and nothing of inferq: a task by name, JSON arguments, a result.
+
+python examples/cluster/stock_producer.py redis://127.0.0.1:6379/0
+"""
+
+import sys
+
+from celery import Celery
+
+url = sys.argv[1] if len(sys.argv) > 1 else "redis://127.0.0.1:6379/0"
+app = Celery(broker=url, backend=url)
+
+# The keyword arguments are the fields of a request; the task's id is its id.
+result = app.send_task(
+    "inferq.prefill",
+    kwargs={"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0.0},
+    queue="default.prefill",  # {topic}.prefill
+)
+answer = result.get(timeout=120)
+print(answer["text"] or answer["token_ids"])
+print(answer["finish_reason"], answer["timings"])

@@ -1,0 +1,1 @@
+"""A project that has its own ``settings``, ``tasks`` and Celery application, as Django ones do."""

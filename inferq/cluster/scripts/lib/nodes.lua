@@ -1,0 +1,62 @@
+-- Nodes: leases, bells, and who has nothing to do.
+
+local function alive(inc)
+  return redis.call('ZSCORE', P .. 'leases', inc)
+end
+
+local function incarnation(node)
+  return redis.call('HGET', P .. 'incs', node)
+end
+
+-- Bells ---------------------------------------------------------------------------------------
+-- A list of messages for a node, which waits for it.
+
+local LOOK = '["look"]'
+local MOST_RINGS = 1000
+local BELL_TTL_MS = 60000
+
+-- Leave a message for a node; it looks at the queues after each. One that reads none for a long
+-- time loses them, and learns from its next beat that there is work.
+local function ring(inc, message)
+  local bell = P .. 'bell:' .. inc
+  if message == LOOK and redis.call('LINDEX', bell, -1) == LOOK then return end
+  local count = redis.call('RPUSH', bell, message)
+  if count == 1 then redis.call('PEXPIRE', bell, BELL_TTL_MS) end
+  if count > MOST_RINGS then redis.call('LPOP', bell) end
+end
+
+-- Parked nodes have room and found nothing (more) to take. Those that found the shared queue empty
+-- also listen: Redis hands them what comes into its first list, one message for one node.
+-- Anybody else who adds work wakes one, who wakes the next if he leaves work. So that nodes that
+-- cannot take what is left do not wake each other for ever, only those are woken which had parked
+-- before the last work came (`round`).
+
+local function unpark(inc)
+  redis.call('ZREM', P .. 'parked', inc)
+  redis.call('SREM', P .. 'listening', inc)
+end
+
+local function park(inc, listens)
+  redis.call('ZADD', P .. 'parked', fresh_numbers(1), inc)
+  if listens then redis.call('SADD', P .. 'listening', inc) end
+end
+
+-- Work is left: wake the next node of this round.
+local function pass_on()
+  while true do
+    local first = redis.call('ZRANGE', P .. 'parked', 0, 0, 'WITHSCORES')
+    if not first[1] then return end
+    local round = tonumber(redis.call('GET', P .. 'round') or 0)
+    if tonumber(first[2]) > round then return end
+    unpark(first[1])
+    if alive(first[1]) then return ring(first[1], LOOK) end
+  end
+end
+
+-- Work has come: wake a node.
+local function announce()
+  local last = redis.call('ZREVRANGE', P .. 'parked', 0, 0, 'WITHSCORES')
+  if not last[1] then return end
+  redis.call('SET', P .. 'round', last[2])
+  pass_on()
+end

@@ -1,0 +1,226 @@
+"""One thread that writes a node's outputs to Redis."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from redis.exceptions import RedisError
+
+from inferq.cluster.keys import quoted
+from inferq.cluster.link import AWAY, Backoff
+from inferq.cluster.topic import Fenced, Group, Outcome, Topic
+from inferq.messages import Output
+from inferq.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: A stream whose reader is slow is tried again after this, seconds.
+FULL_RETRY_S = 0.05
+#: Requests wait once so many batches of outputs are on their way to one stream.
+CONGESTED_BATCHES = 5
+
+
+class Pending:
+    """What is to be written to one stream."""
+
+    __slots__ = ("outputs", "results", "retry_at", "settles")
+
+    def __init__(self) -> None:
+        self.outputs: list[tuple[Any, ...]] = []
+        self.settles: list[tuple[int, str]] = []
+        self.results: list[tuple[str, bytes, int]] = []
+        self.retry_at = 0.0
+
+    def cut(self, most: int) -> Pending:
+        """Take away the first outputs; claims end with the last of them."""
+        piece = Pending()
+        piece.outputs = self.outputs[:most]
+        self.outputs = self.outputs[most:]
+        if not self.outputs:
+            piece.settles, self.settles = self.settles, []
+            piece.results, self.results = self.results, []
+        return piece
+
+    def prepend(self, piece: Pending) -> None:
+        """Return a piece that could not be written."""
+        self.outputs = piece.outputs + self.outputs
+        self.settles = piece.settles + self.settles
+        self.results = piece.results + self.results
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left."""
+        return not (self.outputs or self.settles or self.results)
+
+
+class Writer:
+    """Collects and writes. The first output of a request and every end go at once, others within
+    ``flush_s``; what arrives while a batch is being written makes up the next one.
+    """
+
+    def __init__(
+        self, settings: Settings, topic: Topic, on_gone: Callable[[str], None], number: int
+    ) -> None:
+        self._topic = topic
+        self._on_gone = on_gone
+        self._on_fenced: Callable[[str], None] = lambda _inc: None
+        self._batch = settings.scheduler_writer_batch_size
+        self._flush_s = settings.cluster.flush_s
+        self._inc = ""
+        self._pending: dict[str, Pending] = {}
+        self._lock = threading.Lock()
+        self._work = threading.Event()
+        self._at_once = threading.Event()
+        self._idle = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"inferq-writer-{number}", daemon=True
+        )
+
+    def start(self, on_fenced: Callable[[str], None]) -> None:
+        """Start the thread."""
+        self._on_fenced = on_fenced
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Write what is left, for at most this long, and end the thread."""
+        if self._thread.is_alive():
+            self._wake()
+            self._idle.wait(timeout_s)
+            self._stop.set()
+            self._wake()
+            self._thread.join()
+        self._topic.link.close()
+
+    def begin(self, inc: str) -> None:
+        """Forget what waits: it belongs to an incarnation that is over."""
+        with self._lock:
+            self._inc = inc
+            self._pending.clear()
+
+    def add_output(self, stream: str, output: Output, *, at_once: bool) -> None:
+        """Collect an output; any thread may call this."""
+        wire = output.to_wire()
+        with self._lock:
+            pending = self._of(stream)
+            pending.outputs.append(wire)
+            at_once = at_once or len(pending.outputs) >= self._batch
+        if at_once:
+            self._wake()
+        elif not self._work.is_set():
+            self._idle.clear()
+            self._work.set()
+
+    def add_result(self, stream: str, key: str, value: bytes, ttl_s: int) -> None:
+        """Collect a final result; it goes with the end of its claim, which follows."""
+        with self._lock:
+            self._of(stream).results.append((key, value, ttl_s))
+
+    def add_settle(self, stream: str, claim: int, request_id: str) -> None:
+        """Collect the end of a claim."""
+        with self._lock:
+            self._of(stream).settles.append((claim, quoted(request_id)))
+        self._wake()
+
+    def is_congested(self, stream: str) -> bool:
+        """Whether a stream has many outputs that could not be written yet."""
+        pending = self._pending.get(stream)
+        return pending is not None and len(pending.outputs) > CONGESTED_BATCHES * self._batch
+
+    def _of(self, stream: str) -> Pending:
+        pending = self._pending.get(stream)
+        if pending is None:
+            pending = self._pending[stream] = Pending()
+        return pending
+
+    def _wake(self) -> None:
+        if not self._at_once.is_set():
+            self._idle.clear()
+            self._at_once.set()
+            self._work.set()
+
+    def _run(self) -> None:
+        backoff = Backoff(self._stop)
+        while True:
+            self._work.wait()
+            if not self._at_once.is_set() and not self._stop.is_set():
+                self._at_once.wait(self._flush_s)
+            self._work.clear()
+            self._at_once.clear()
+            while self._write_some(backoff):
+                pass
+            if self._stop.is_set():
+                return
+
+    def _write_some(self, backoff: Backoff) -> bool:
+        """Write one batch; False when nothing more can be written now."""
+        inc, batch, retry_at = self._take()
+        if not batch:
+            self._rest(retry_at)
+            return False
+        try:
+            outcomes = self._topic.emit(inc, [_group(*item) for item in batch])
+        except Fenced:
+            self._on_fenced(inc)
+            return True
+        except (*AWAY, RedisError) as exc:
+            logger.debug("outputs cannot be written yet: %r", exc)
+            self._return(inc, batch)
+            return backoff.wait()
+        backoff.reset()
+        self._note(inc, batch, outcomes)
+        return True
+
+    def _rest(self, retry_at: float) -> None:
+        if retry_at == 0.0:
+            self._idle.set()
+        elif not self._stop.wait(max(0.0, retry_at - time.monotonic())):
+            self._work.set()
+
+    def _take(self) -> tuple[str, list[tuple[str, Pending]], float]:
+        """Up to a batch of what may be written now, or when to try again."""
+        now, room = time.monotonic(), self._batch
+        batch: list[tuple[str, Pending]] = []
+        retry_at = 0.0
+        with self._lock:
+            for stream in list(self._pending):
+                if room <= 0:
+                    break
+                pending = self._pending[stream]
+                if pending.retry_at > now:
+                    retry_at = min(retry_at or pending.retry_at, pending.retry_at)
+                    continue
+                piece = pending.cut(room)
+                if pending.is_empty:
+                    del self._pending[stream]
+                if not piece.is_empty:
+                    batch.append((stream, piece))
+                    room -= max(1, len(piece.outputs))
+            return self._inc, batch, retry_at
+
+    def _return(self, inc: str, batch: list[tuple[str, Pending]]) -> None:
+        with self._lock:
+            if inc == self._inc:
+                for stream, piece in batch:
+                    self._of(stream).prepend(piece)
+
+    def _note(self, inc: str, batch: list[tuple[str, Pending]], outcomes: list[int]) -> None:
+        for (stream, piece), outcome in zip(batch, outcomes, strict=True):
+            if outcome == Outcome.GONE:
+                self._on_gone(stream)
+            elif outcome == Outcome.FULL:
+                self._return(inc, [(stream, piece)])
+                with self._lock:
+                    if stream in self._pending:
+                        self._pending[stream].retry_at = time.monotonic() + FULL_RETRY_S
+
+
+def _group(stream: str, piece: Pending) -> Group:
+    if not piece.outputs:
+        return Group("", b"", piece.settles, piece.results)
+    return Group(stream, msgpack.packb(piece.outputs), piece.settles, piece.results)

