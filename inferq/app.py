@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
-from inferq.cluster.link import redis_url
+from inferq.cluster.address import kombu_url
 from inferq.routing.topics import decode_queue, prefill_queue
 from inferq.settings import Settings
 from inferq.tasks import DECODE, PREFILL, register_tasks
@@ -67,18 +67,6 @@ def create_cluster_app(settings: Settings) -> InferqApp:
     url = kombu_url(settings)
     backend = f"{REDIS_BACKEND}+{url.removeprefix('redis+')}"
     return create_app(settings, broker_url=url, result_backend=backend)
-
-
-def kombu_url(settings: Settings) -> str:
-    """The address of Redis as Kombu and Celery write it, with its password."""
-    url = redis_url(settings)
-    if not url.startswith("unix://"):
-        return url
-    path, _, query = url.removeprefix("unix://").partition("?")
-    credentials, _, path = path.rpartition("@")
-    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
-    at = f"{credentials}@" if credentials else ""
-    return f"redis+socket://{at}{path}?virtual_host={options.get('db', '0')}"
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Topic:
             base=self.base,
             take=take,
             room=room._asdict(),
-            batch=min(cluster.claim_batch, max(1, room.slots)),
+            batch=cluster.claim_batch,
             lookahead=self.settings.admission.lookahead,
             reserve=reserve,
             order=cluster.order,
@@ -215,6 +215,11 @@ class Topic:
             groups=[tuple(group) for group in groups],
         )
         return [int(outcome) for outcome in answer[1]]
+
+    def claims(self, inc: str) -> list[int]:
+        """The claims of an incarnation, as Redis has them."""
+        keys: list[bytes] = self.link.call("HKEYS", f"{self.prefix}claims:{inc}")
+        return [int(key) for key in keys]
 
     def set_shards(self, shards: int) -> None:
         """Change the number of shards of the load table; no row is lost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -67,11 +68,14 @@ class StreamReader:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, whatever the thread waits for."""
+        """End soon, whatever the thread waits for."""
         self._stopping.set()
         self._hang_up()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until it has ended, at most so long."""
         if self._thread.is_alive():
-            self._thread.join(STOP_S)
+            self._thread.join(timeout_s)
 
     def rewind(self) -> None:
         """The stream is a new one: its ids may be lower than what was read last."""
@@ -157,6 +161,9 @@ class StreamInbox:
         """Read no more."""
         for reader in self._readers:
             reader.stop()
+        gives_up_at = time.monotonic() + STOP_S
+        for reader in self._readers:
+            reader.join(max(0.0, gives_up_at - time.monotonic()))
 
     def discard(self, link: Link) -> None:
         """Delete the streams: nodes stop what they still compute for them. Raises one of AWAY."""

@@ -83,6 +83,10 @@ class StreamOutbox:
         if delivery is not None:
             self._writer(delivery).add_result(delivery.stream, key, value, ttl_s)
 
+    def unsettled(self) -> frozenset[int]:
+        """Claims that have ended, of which Redis may not know yet."""
+        return frozenset().union(*(writer.unsettled() for writer in self._writers))
+
     def settle(self, delivery: Delivery) -> None:
         """End a claim, after all that was sent for it."""
         self.progressed_at = time.monotonic()

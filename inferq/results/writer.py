@@ -73,6 +73,7 @@ class Writer:
         self._flush_s = settings.cluster.flush_s
         self._inc = ""
         self._pending: dict[str, Pending] = {}
+        self._unsettled: set[int] = set()
         self._lock = threading.Lock()
         self._work = threading.Event()
         self._at_once = threading.Event()
@@ -102,6 +103,7 @@ class Writer:
         with self._lock:
             self._inc = inc
             self._pending.clear()
+            self._unsettled.clear()
 
     def add_output(self, stream: str, output: Output, *, at_once: bool) -> None:
         """Collect an output; any thread may call this."""
@@ -125,7 +127,13 @@ class Writer:
         """Collect the end of a claim."""
         with self._lock:
             self._of(stream).settles.append((claim, quoted(request_id)))
+            self._unsettled.add(claim)
         self._wake()
+
+    def unsettled(self) -> frozenset[int]:
+        """Claims whose end was not confirmed by Redis."""
+        with self._lock:
+            return frozenset(self._unsettled)
 
     def is_congested(self, stream: str) -> bool:
         """Whether a stream has many outputs that could not be written yet."""
@@ -213,7 +221,11 @@ class Writer:
         for (stream, piece), outcome in zip(batch, outcomes, strict=True):
             if outcome == Outcome.GONE:
                 self._on_gone(stream)
-            elif outcome == Outcome.FULL:
+            if outcome != Outcome.FULL:
+                if piece.settles:
+                    with self._lock:
+                        self._unsettled.difference_update(claim for claim, _ in piece.settles)
+            else:
                 self._return(inc, [(stream, piece)])
                 with self._lock:
                     if stream in self._pending:

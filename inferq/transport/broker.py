@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -36,6 +37,18 @@ class Owner(NamedTuple):
     claims: Callable[[], int]
     longest: int
     is_gone: bool = False
+
+
+class Backlog(NamedTuple):
+    """What the owner of a queue has to do.
+
+    ``load``: messages that wait or that it holds. ``waited_s``: for how long the first one has
+    waited; without end when the owner is gone.
+    """
+
+    waiting: int
+    load: int
+    waited_s: float
 
 
 class Broker:
@@ -155,12 +168,16 @@ class Broker:
             self._absorb()
             return len(self._queues.get(queue, ()))
 
-    def waited_s(self, queue: str) -> float:
-        """How long ago the first message of the queue came, seconds; 0 when it is empty."""
+    def backlog(self, queue: str) -> Backlog:
+        """What a node has to do, at one moment: a message that it takes is counted once."""
         with self._lock:
             self._absorb()
-            first = self._queue(queue).first()
-        return 0.0 if first is None else time.monotonic() - first.arrived_at
+            waiting = self._queue(queue)
+            owner = self.owners[queue]
+            first = waiting.first()
+            since = 0.0 if first is None else time.monotonic() - first.arrived_at
+            waited_s = math.inf if owner.is_gone else since
+            return Backlog(len(waiting), len(waiting) + owner.claims(), waited_s)
 
     def claims(self) -> int:
         """Messages taken and not yet settled."""

@@ -72,6 +72,11 @@ class Deliveries:
         if self._inbound:
             self._signal.set()
 
+    def claims(self) -> frozenset[int]:
+        """The live claims."""
+        with self._lock:
+            return frozenset(delivery.claim for delivery in self._by_tag.values())
+
     def find(self, request_id: str) -> Delivery | None:
         """The live claim of a request."""
         return self._by_id.get(request_id)

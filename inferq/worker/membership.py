@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from inferq.cluster.link import AWAY, Backoff, explained
 from inferq.cluster.topic import Beat, Fenced, NameInUse, NodeState, Topic
@@ -57,8 +57,10 @@ class Membership:
         self._rejoined = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="inferq-lease", daemon=True)
 
-    def join(self) -> None:
+    def join(self, wait: Callable[[], bool]) -> None:
         """Take the node's name, waiting for the lease of a process that had it and died.
+
+        ``wait`` pauses while Redis is away; False gives up.
 
         Raises:
             SchedulerUnavailable: another live process has the name, or Redis cannot be used.
@@ -75,7 +77,11 @@ class Membership:
                         f"{self._settings.scheduler_topic!r}; start this one with another -n"
                     ) from None
                 time.sleep(min(exc.wait_s, self._settings.cluster.lease_ttl_s) + 0.01)
-            except (*AWAY, RedisError) as exc:
+            except AWAY as exc:
+                if isinstance(exc, AuthenticationError) or not wait():
+                    raise explained(exc) from None
+                logger.warning("waiting to join: %s", explained(exc))
+            except RedisError as exc:
                 raise explained(exc) from None
         self._begin(inc)
         self._thread.start()

@@ -19,6 +19,7 @@ from inferq.settings import Settings
 from inferq.transport.deliveries import Deliveries, Delivery, Ends
 from inferq.transport.redis import Channel
 from inferq.version import __version__
+from inferq.worker.audit import Audit
 from inferq.worker.membership import Hooks, Membership
 from inferq.worker.node import Node
 from inferq.worker.pool import AsyncPool
@@ -74,9 +75,9 @@ class Seat:
         self.hurry = Event()
         self._is_open = False
 
-    def join(self) -> None:
-        """Take the node's name in the topic. See ``Membership.join`` for what it raises."""
-        self.membership.join()
+    def join(self, wait: Callable[[], bool]) -> None:
+        """Take the node's name in the topic. See ``Membership.join``."""
+        self.membership.join(wait)
         self.outbox.start(self.deliveries, self.membership.report_fenced)
 
     def attach(self, node: Node, channel: Channel, tasks: Container[str]) -> None:
@@ -99,7 +100,10 @@ class Seat:
         node.intake.connect(self.taker.look, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)
         self.membership.announce("ready", node.intake.rule.longest)
-        self.taker.start(node.intake, sorter, self._is_stuck)
+        audit = Audit(
+            self._settings, self._taker_topic, self._node_name, self.deliveries, self.outbox
+        )
+        self.taker.start(node.intake, sorter, audit, self._is_stuck)
 
     def drain(self, timeout_s: float) -> None:
         """Take nothing more, finish what runs, hand back what is not done in time."""

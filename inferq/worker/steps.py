@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from celery import bootsteps, signals
 from celery.exceptions import ImproperlyConfigured
+from celery.worker import state
 
 from inferq.transport import memory, redis
 from inferq.worker.node import Node
@@ -14,6 +16,9 @@ from inferq.worker.pool import AsyncPool
 from inferq.worker.seat import Seat
 
 logger = logging.getLogger(__name__)
+
+#: Between attempts to join while Redis is away, seconds.
+JOIN_PAUSE_S = 0.5
 
 
 class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -46,7 +51,7 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if settings.scheduler_name != "local":
             self._seat = worker.app.seat = Seat(settings, worker.hostname, worker.pool)
             worker.app.backend.outbox = self._seat.outbox
-            self._seat.join()
+            self._seat.join(_wait_for_redis)
             signals.worker_shutting_down.connect(self._on_signal)
         node = Node(settings, worker.app.backend)
         worker.pool.call(node.start())
@@ -89,6 +94,12 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if seat is not None:
             signals.worker_shutting_down.disconnect(self._on_signal)
             seat.leave()
+
+
+def _wait_for_redis() -> bool:
+    """Pause before another attempt to join; False when the worker is to stop."""
+    time.sleep(JOIN_PAUSE_S)
+    return state.should_stop in (None, False) and state.should_terminate in (None, False)
 
 
 class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]

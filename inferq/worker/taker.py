@@ -18,6 +18,7 @@ from inferq.cluster.topic import Fenced, Look, Room, Topic
 from inferq.routing.admission import Budget
 from inferq.settings import Settings
 from inferq.transport.wakeup import Wakeup
+from inferq.worker.audit import Audit
 from inferq.worker.intake import Intake
 from inferq.worker.membership import Membership
 from inferq.worker.sorter import Sorter
@@ -67,11 +68,15 @@ class Taker:
         self._is_stuck: Callable[[], bool] = lambda: False
         self._intake: Intake
         self._sorter: Sorter
+        self._audit: Audit
         self._thread = threading.Thread(target=self._run, name="inferq-taker", daemon=True)
 
-    def start(self, intake: Intake, sorter: Sorter, is_stuck: Callable[[], bool]) -> None:
+    def start(
+        self, intake: Intake, sorter: Sorter, audit: Audit, is_stuck: Callable[[], bool]
+    ) -> None:
         """Start taking."""
-        self._intake, self._sorter, self._is_stuck = intake, sorter, is_stuck
+        self._intake, self._sorter, self._audit = intake, sorter, audit
+        self._is_stuck = is_stuck
         self._thread.start()
 
     def look(self) -> None:
@@ -118,6 +123,7 @@ class Taker:
     def _turn(self, inc: str) -> None:
         """Look, if there is a reason to, until there is nothing more to take; then wait."""
         parked = False
+        self._look_due |= self._audit.run_if_due(inc)
         while self._look_due and not self._stop.is_set():
             self._look_due = False
             parked = self._look(inc)
@@ -148,9 +154,9 @@ class Taker:
             take=may_take,
         )
         if look is not None and result.taken:
-            self._sorter.sort(inc, result, look.budget)
+            self._look_due |= self._sorter.sort(inc, result, look.budget)
         self._note_blocked(result)
-        if may_take and (result.more or result.taken):
+        if may_take and result.more:
             self._look_due = True
         return result.parked and result.is_empty
 

@@ -7,15 +7,14 @@ been consumed, and its acknowledgement or return goes to the queue that it came 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 from kombu import Queue
 
 from inferq.routing.stealing import Victim, surplus
 from inferq.routing.topics import prefill_queue
-from inferq.transport.broker import Owner
+from inferq.transport.broker import Backlog, Broker, Owner
 from inferq.transport.gate import RawMessage, Verdict
 from inferq.transport.memory import Channel
 from inferq.worker.intake import Intake, Look
@@ -70,7 +69,7 @@ class Thief:
         self._intake: Intake = consumer.app.node.intake
         self._consumer = consumer.task_consumer
         self._channel: Channel = consumer.task_consumer.channel
-        self._broker = self._channel.broker
+        self._broker: Broker = self._channel.broker
         #: Messages taken from other nodes' queues.
         self.stolen = 0
 
@@ -108,12 +107,13 @@ class Thief:
         again_s = math.inf
         self._channel.cycle = _Visit(look, self._intake, self._longest())
         try:
-            for queue, victim in sorted(self._victims(), key=lambda each: -each.victim.load):
+            for queue, (_, load, waited_s) in self._victims():
+                victim = Victim(load, waited_s)
                 most = surplus(victim, own_load, self._min_load, self._steal_after_s)
                 if self._take(queue, min(most, self._most)):
                     return 0.0
-                if victim.waited_s < self._steal_after_s:
-                    again_s = min(again_s, self._steal_after_s - victim.waited_s)
+                if waited_s < self._steal_after_s:
+                    again_s = min(again_s, self._steal_after_s - waited_s)
         finally:
             self._channel.cycle = None
         return again_s
@@ -130,20 +130,15 @@ class Thief:
         self.stolen += taken
         return taken
 
-    def _victims(self) -> Iterator[_Waiting]:
-        for queue, owner in list(self._broker.owners.items()):
-            waiting = self._broker.size(queue)
-            if waiting and queue != self._own:
-                waited_s = math.inf if owner.is_gone else self._broker.waited_s(queue)
-                yield _Waiting(queue, Victim(waiting + owner.claims(), waited_s))
+    def _victims(self) -> list[tuple[str, Backlog]]:
+        """Other nodes with something to steal, the most loaded first."""
+        queues = [queue for queue in list(self._broker.owners) if queue != self._own]
+        backlogs = [(queue, self._broker.backlog(queue)) for queue in queues]
+        waiting = [each for each in backlogs if each[1].waiting]
+        return sorted(waiting, key=lambda each: -each[1].load)
 
     def _longest(self) -> int:
         return max(owner.longest for owner in list(self._broker.owners.values()))
-
-
-class _Waiting(NamedTuple):
-    queue: str
-    victim: Victim
 
 
 class _Visit:

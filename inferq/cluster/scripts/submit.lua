@@ -37,7 +37,11 @@ if #duplicates > 0 then return reply('duplicate', duplicates) end
 local node_inc = ARGS.node ~= '' and incarnation(ARGS.node)
 local own = node_inc and redis.call('HGET', P .. 'states', ARGS.node) == 'ready'
 local base = own and ARGS.base .. '.' .. ARGS.node or ARGS.base
-local waiting = waiting_in(base)
+local lengths, waiting = {}, 0
+for i, step in ipairs(STEPS) do
+  lengths[i] = redis.call('LLEN', base .. step)
+  waiting = waiting + lengths[i]
+end
 local space = math.max(0, ARGS.max_waiting - waiting)
 
 -- Those before one that is known were promised a place, however full the queue is now.
@@ -67,7 +71,11 @@ if count == 0 then return reply('ok', accepted) end
 -- Whether new work in the shared queue is within the reach of nodes that pass over what is before
 -- it, and is not just handed to nodes that listen.
 local function needs_announcing()
-  if waiting > 0 then return waiting_in(base, first_step) < ARGS.lookahead end
+  if waiting > 0 then
+    local ahead = 0
+    for step = 1, first_step do ahead = ahead + lengths[step] end
+    return ahead < ARGS.lookahead
+  end
   local handed = lists[1] and math.min(#lists[1], redis.call('SCARD', P .. 'listening')) or 0
   return count > handed
 end

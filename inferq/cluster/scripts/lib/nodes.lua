@@ -32,8 +32,7 @@ end
 -- before the last work came (`round`).
 
 local function unpark(inc)
-  redis.call('ZREM', P .. 'parked', inc)
-  redis.call('SREM', P .. 'listening', inc)
+  if redis.call('ZREM', P .. 'parked', inc) == 1 then redis.call('SREM', P .. 'listening', inc) end
 end
 
 local function park(inc, listens)

@@ -5,10 +5,9 @@ local function is_waiting(base)
   return redis.call('EXISTS', base, base .. STEPS[2], base .. STEPS[3], base .. STEPS[4]) > 0
 end
 
--- How many messages wait in the lists up to a step (from 1), or in all.
-local function waiting_in(base, last)
+local function waiting_in(base)
   local count = 0
-  for step = 1, last or #STEPS do count = count + redis.call('LLEN', base .. STEPS[step]) end
+  for _, step in ipairs(STEPS) do count = count + redis.call('LLEN', base .. step) end
   return count
 end
 
