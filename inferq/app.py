@@ -76,7 +76,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     return {
         # Data is not code: nothing here reads pickle.
         "accept_content": ["json", "msgpack"],
-        "task_serializer": "msgpack",
+        # What control commands and their answers are written in, too: other applications on the
+        # same broker, and Flower, read JSON. Our own producers write bodies in msgpack themselves.
+        "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
         "task_queues": [Queue(name, routing_key=name) for name in queues],

@@ -8,13 +8,14 @@ import sys
 from celery import Celery
 
 url = sys.argv[1] if len(sys.argv) > 1 else "redis://127.0.0.1:6379/0"
+queue = sys.argv[2] if len(sys.argv) > 2 else "default.prefill"  # {topic}.prefill
 app = Celery(broker=url, backend=url)
 
 # The keyword arguments are the fields of a request; the task's id is its id.
 result = app.send_task(
     "inferq.prefill",
     kwargs={"prompt": "The capital of France is", "max_tokens": 16, "temperature": 0.0},
-    queue="default.prefill",  # {topic}.prefill
+    queue=queue,
 )
 answer = result.get(timeout=120)
 print(answer["text"] or answer["token_ids"])

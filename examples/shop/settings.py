@@ -9,4 +9,4 @@ CELERY_RESULT_BACKEND = REDIS_URL
 CELERY_TASK_DEFAULT_QUEUE = "shop"
 
 #: Where requests for text go: ``{topic}.prefill``.
-TEXT_QUEUE = "default.prefill"
+TEXT_QUEUE = os.environ.get("TEXT_QUEUE", "default.prefill")
