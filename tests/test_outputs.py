@@ -33,6 +33,8 @@ outputs = st.builds(
     finish_reason=st.none() | st.sampled_from([reason.value for reason in FinishReason]),
     error=st.none() | st.builds(ErrorInfo, words, words),
     timings=st.none() | st.builds(Timings, seconds, seconds, seconds),
+    node=words,
+    restarted=st.just(False),
 )
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary()

@@ -13,7 +13,7 @@ ORIGIN_PREFIX = "inferq."
 
 _SAFE = "._:-~"
 _ORIGIN = re.compile(r"inferq\.[0-9A-Fa-f]+\.([0-9]{1,3})")
-_ENVELOPE = re.compile(rb'\{"inferq": \[(\d+), (\d+), (\d+), (\d+), (\d+), (\d+), "([^"]*)"\], ')
+_ENVELOPE = re.compile(rb'\{"inferq": \[(?:\d{1,15}, ){6}"[^"]*"\], ')
 
 
 def prefix_of(topic: str) -> str:

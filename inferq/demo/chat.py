@@ -50,11 +50,11 @@ class Row:
 
     number: int
     prompt: str
-    request_id: str = ""
-    attempt: int = 0
     text: str = ""
     tokens: int = 0
     record: Record | None = None
+    request_id: str = ""
+    attempt: int = 0
 
 
 def row_states(rows: list[Row], waiting: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from inferq.app import kombu_url
 from inferq.client import AsyncClient
-from inferq.demo.chat import Chat
+from inferq.cluster.address import kombu_url
+from inferq.demo.chat import Chat, Row
 from inferq.demo.drive import stop_on_interrupt
 from inferq.demo.live import make_console, print_error
 from inferq.demo.options import GlobalOptions, parse_global
@@ -21,7 +22,7 @@ from inferq.demo.places import print_nodes, print_places
 from inferq.demo.processes import ProcessFailed
 from inferq.demo.records import Record
 from inferq.demo.report import print_answers, total_line
-from inferq.demo.stage import Stage, look_at_nodes
+from inferq.demo.stage import Stage, forget_topic, look_at_nodes
 from inferq.demo.watch import Watch
 from inferq.errors import InferqError
 from inferq.settings import Settings
@@ -31,6 +32,7 @@ INTERRUPTED = 130
 HOST = "demo"
 #: So that a thief leaves nothing to wait: one request more than none is worth stealing.
 MIN_LOAD_SCORE = 1
+GUARD_EVERY_S = 0.2
 #: Settings that say which Redis to use; without them the demo starts its own.
 ADDRESS = frozenset({"scheduler_url", "scheduler_host", "scheduler_port"})
 
@@ -59,19 +61,25 @@ def _run(options: GlobalOptions, console: Console) -> int:
         console.print(
             Text(f"{options.nodes} nodes, engine {options.engine}, {options.requests} prompts")
         )
+        look_at_nodes(settings)  # whether Redis is there
         with Watch(kombu_url(settings)) as watch:
             for name in names:
                 stage.start_node(name, _node_env(settings, options), "--task-events")
             stage.wait_ready(settings)
             watch.wait_heard(names)
-            return asyncio.run(_talk(settings, options, console, watch, names[0]))
+            try:
+                return asyncio.run(_Talk(settings, options, stage, watch).run(console))
+            finally:
+                stage.end_nodes()
+                forget_topic(settings)
 
 
 def _settings(stage: Stage) -> Settings:
     """The settings of the producer: those of environment and files, with a Redis that is there."""
-    given = Settings(scheduler_name="global")
+    values = {"scheduler_name": "global", "scheduler_topic": f"demo-{secrets.token_hex(8)}"}
+    given = Settings(**values)
     if not given.model_fields_set & ADDRESS:
-        given = Settings(scheduler_name="global", scheduler_url=stage.start_server())
+        given = Settings(**values, scheduler_url=stage.start_server())
     return given
 
 
@@ -79,6 +87,7 @@ def _node_env(settings: Settings, options: GlobalOptions) -> dict[str, str]:
     """The settings of a node, one thread each: they share this machine."""
     env: dict[str, Any] = {
         "INFERQ_SCHEDULER_NAME": "global",
+        "INFERQ_SCHEDULER_TOPIC": settings.scheduler_topic,
         "INFERQ_ENGINE": options.engine,
         f"INFERQ_{options.engine.upper()}__MAX_SLOTS": options.slots,
         "INFERQ_SCHEDULER_MIN_LOAD_SCORE": MIN_LOAD_SCORE,
@@ -96,23 +105,45 @@ def _node_env(settings: Settings, options: GlobalOptions) -> dict[str, str]:
     return {name: str(value) for name, value in env.items()}
 
 
-async def _talk(
-    settings: Settings, options: GlobalOptions, console: Console, watch: Watch, first: str
-) -> int:
-    """Send every prompt to the first node, and show who answers."""
-    stop = stop_on_interrupt()
-    console.print(Text(f"all prompts go to {first}; the others are idle, and steal"))
-    started_at = time.monotonic()
-    async with AsyncClient(settings, node=first) as client:
-        chat = Chat(client, options, console, watch.node_of)
-        await chat.run(stop)
-        wall_s = time.monotonic() - started_at
-        nodes = await asyncio.to_thread(look_at_nodes, settings)
-    if stop.is_set():
-        console.print("cancelled")
-    print_answers(console, chat.rows)
-    print_places(console, chat.rows, watch.node_of, first)
-    records = [row.record or Record("cancelled") for row in chat.rows]
-    console.print(Text(total_line(records, wall_s)), soft_wrap=True)
-    print_nodes(console, nodes, chat.rows, watch.node_of)
-    return INTERRUPTED if stop.is_set() else 0
+class _Talk:
+    """Sends every prompt to the first node, and shows who answers."""
+
+    def __init__(
+        self, settings: Settings, options: GlobalOptions, stage: Stage, watch: Watch
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._stage = stage
+        self._watch = watch
+
+    async def run(self, console: Console) -> int:
+        """Returns the exit status. Raises ProcessFailed: no node is left."""
+        stop = stop_on_interrupt()
+        first = self._stage.nodes[0].name
+        console.print(Text(f"all prompts go to {first}; the others are idle, and steal"))
+        started_at = time.monotonic()
+        async with AsyncClient(self._settings, node=first) as client:
+            chat = Chat(client, self._options, console, self._watch.node_of)
+            guard = asyncio.ensure_future(self._guard(stop))
+            await chat.run(stop)
+            guard.cancel()
+        if not self._stage.any_node_runs:
+            raise self._stage.why_ended(self._stage.nodes[0])
+        if stop.is_set():
+            console.print("cancelled")
+        self._report(console, chat.rows, time.monotonic() - started_at)
+        return INTERRUPTED if stop.is_set() else 0
+
+    async def _guard(self, stop: asyncio.Event) -> None:
+        """One node is enough to go on; without any, nothing would ever end."""
+        while self._stage.any_node_runs:  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(GUARD_EVERY_S)
+        stop.set()
+
+    def _report(self, console: Console, rows: Sequence[Row], wall_s: float) -> None:
+        where, first = self._watch.node_of, self._stage.nodes[0].name
+        print_answers(console, rows)
+        print_places(console, rows, where, first)
+        records = [row.record or Record("cancelled") for row in rows]
+        console.print(Text(total_line(records, wall_s)), soft_wrap=True)
+        print_nodes(console, look_at_nodes(self._settings), rows, where)

@@ -7,11 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from inferq.cluster.link import AWAY, Link, explained
+import redis
+
+from inferq.cluster.link import AWAY, Link, connection_pool, explained
 from inferq.cluster.topic import Topic
 from inferq.cluster.view import NodeView, View
 from inferq.demo.processes import Child, ProcessFailed, end_all
@@ -41,7 +44,7 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            end_all(self.nodes)
+            self.end_nodes()
         finally:
             end_all([self.server] if self.server is not None else [])
             self._folder.cleanup()
@@ -74,6 +77,19 @@ class Stage:
         self.nodes.append(node)
         return node
 
+    @property
+    def any_node_runs(self) -> bool:
+        """Whether not all nodes have ended."""
+        return any(node.running for node in self.nodes)
+
+    def why_ended(self, node: Child) -> ProcessFailed:
+        """The error that says how a node has ended."""
+        return ProcessFailed(f"{node.name} ended with {node.process.poll()}", node.log_tail())
+
+    def end_nodes(self) -> None:
+        """End all nodes; the server remains."""
+        end_all(self.nodes)
+
     def wait_ready(self, settings: Settings, timeout_s: float = READY_S) -> None:
         """Wait until all nodes can be sent to.
 
@@ -89,11 +105,20 @@ class Stage:
                 return
             for node in self.nodes:
                 if not node.running:
-                    status = node.process.returncode
-                    raise ProcessFailed(f"{node.name} ended with {status}", node.log_tail())
+                    raise self.why_ended(node)
                 if node.name not in ready and time.monotonic() > give_up_at:
                     raise ProcessFailed(f"{node.name} is not ready", node.log_tail())
             time.sleep(LOOK_EVERY_S)
+
+
+def forget_topic(settings: Settings) -> None:
+    """Delete all that a topic has in Redis, whose name nothing else has in its own; at best."""
+    with (
+        suppress(redis.exceptions.RedisError),
+        redis.Redis(connection_pool=connection_pool(settings)) as client,
+    ):
+        for key in client.scan_iter(f"*{settings.scheduler_topic}*", count=1000):
+            client.unlink(key)
 
 
 def look_at_nodes(settings: Settings) -> list[NodeView]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,7 +49,9 @@ class Watch:
             return self._news.wait_for(lambda: self._heard >= set(nodes), HEARD_S)
 
     def _run(self) -> None:
-        with self._app.connection_for_read() as connection:
+        connection = self._app.connection_for_read()
+        # Without Redis there is nothing to tell; others say so.
+        with connection, suppress(*connection.connection_errors):
             handlers = {"*": self._on_event}
             self._receiver = self._app.events.Receiver(connection, handlers=handlers)
             self._receiver.capture(limit=None, timeout=None, wakeup=False)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from inferq.errors import RequestCancelled, RequestEnded, RequestExpired, RequestFailed
 
 #: How many of an output's fields travel, from the first on.
-WIRE_FIELDS = 9
+WIRE_FIELDS = 10
 
 
 class FinishReason(StrEnum):
@@ -48,6 +48,8 @@ class Output(NamedTuple):
     the request was started (from 0). The last output has ``finished`` set, with either a
     ``finish_reason`` of stop or length, or an ``error``.
 
+    ``node`` is the node that ended it, in the last output.
+
     ``restarted`` is set by the origin, never on the wire: the request was started again, and the
     new answer is not the old one. It begins with this output; all before it is void.
     """
@@ -61,6 +63,7 @@ class Output(NamedTuple):
     finish_reason: str | None = None
     error: ErrorInfo | None = None
     timings: Timings | None = None
+    node: str = ""
     restarted: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
@@ -76,9 +79,9 @@ class Output(NamedTuple):
         """
         if not isinstance(raw, (list, tuple)) or len(raw) != WIRE_FIELDS:
             raise ValueError(f"an output has {WIRE_FIELDS} fields")
-        request_id, attempt, index, token_ids, text, finished, reason, error, timings = raw
-        if not isinstance(request_id, str) or not isinstance(text, str):
-            raise ValueError("request_id and text are strings")
+        request_id, attempt, index, token_ids, text, finished, reason, error, timings, node = raw
+        if not all(isinstance(value, str) for value in (request_id, text, node)):
+            raise ValueError("request_id, text and node are strings")
         if not isinstance(token_ids, (list, tuple)):
             raise ValueError("token_ids is an array")
         numbers = (attempt, index, *token_ids)
@@ -96,6 +99,7 @@ class Output(NamedTuple):
             None if reason is None else FinishReason(reason).value,
             None if error is None else _error_from_wire(error),
             None if timings is None else _timings_from_wire(timings),
+            node,
         )
 
 

@@ -28,13 +28,15 @@ class ResultTimings(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A whole answer."""
+    """A whole answer. ``attempt``: how often it was started before; ``node``: who ended it."""
 
     request_id: str
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str
     timings: ResultTimings
+    attempt: int = 0
+    node: str = ""
 
 
 class Reply:
@@ -203,6 +205,8 @@ class Reply:
             "".join(output.text for output in outputs),
             end.finish_reason or "",
             self._timings(end.timings or Timings(), len(token_ids)),
+            end.attempt,
+            end.node,
         )
 
     def _timings(self, node: Timings, tokens: int) -> ResultTimings:

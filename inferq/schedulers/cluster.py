@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -30,6 +31,7 @@ _IN_DOUBT = (
     "Redis does not answer ({reason}); it is not known whether the requests were enqueued: "
     "submit again with the same ids, they will not run twice"
 )
+_CLOSED = "the client was closed"
 _AWAY = "Redis does not answer ({reason})"
 
 
@@ -77,7 +79,7 @@ class GlobalScheduler(Scheduler):
             return
         self._stopping.set()
         self._reaper.stop()
-        self._errands.cancel(*self._ledger.clear("the client was closed"))
+        self._errands.cancel(*self._ledger.clear(_CLOSED))
         self._inbox.stop()
         self._errands.stop()
         self._close_links()
@@ -85,12 +87,18 @@ class GlobalScheduler(Scheduler):
     def put(self, requests: Sequence[Request]) -> list[Reply]:
         """Enqueue requests for the nodes of the topic."""
         items = [self._sender.pack(request) for request in requests]
-        token = uuid.uuid4().hex
-        tokens = [self._ledger.token_of(request.request_id) or token for request in requests]
+        names = [request.request_id for request in requests]
+        if not self._errands.wait_for(names, self.settings.cluster.redis_timeout_s):
+            raise SchedulerUnavailable(_AWAY.format(reason="an id is still to be cancelled there"))
+        token = f"{random.getrandbits(128):032x}"
+        tokens = [self._ledger.token_of(name) or token for name in names]
         replies = self._ledger.admit(requests).replies
         self._reaper.watch()
         parcels = [Parcel(*row) for row in zip(items, replies, tokens, strict=True)]
-        return self._settle(parcels, self._send(parcels, token), token)
+        replies = self._settle(parcels, self._send(parcels, token), token)
+        if self._stopping.is_set():  # between the first line and now
+            self._ledger.clear(_CLOSED)
+        return replies
 
     def find(self, request_id: str) -> Reply:
         """The reply of a live request of this origin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections.abc import Sequence
 
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004
 
@@ -27,7 +27,8 @@ class Errands:
         self._origin = origin
         self._inbox = inbox
         self._topic = Topic(settings, Link(settings))
-        self._cancels: deque[str] = deque(maxlen=MOST_CANCELS)
+        #: Ids in order; one that is being passed on is still here.
+        self._cancels: dict[str, None] = {}
         self._keeps_at = time.monotonic()
         self._stopping = threading.Event()
         self._changed = threading.Condition()
@@ -40,15 +41,31 @@ class Errands:
 
     def cancel(self, *request_ids: str) -> None:
         """Have requests of this origin cancelled, soon. Never waits for Redis."""
+        if not request_ids:  # the usual case after a put: nobody is woken for nothing
+            return
         with self._changed:
-            self._cancels.extend(request_ids)
-            self._changed.notify()
+            self._cancels |= dict.fromkeys(request_ids)
+            while len(self._cancels) > MOST_CANCELS:
+                del self._cancels[next(iter(self._cancels))]
+            self._changed.notify_all()
+
+    def wait_for(self, request_ids: Sequence[str], timeout_s: float) -> bool:
+        """Wait until cancellations of these ids were passed on, so that they hit nothing newer.
+
+        False when that takes longer than ``timeout_s``.
+        """
+        if not self._cancels:  # the usual case
+            return True
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not any(name in self._cancels for name in request_ids), timeout_s
+            )
 
     def stop(self) -> None:
         """Pass on what is left, unless Redis is away, and delete the streams."""
         with self._changed:
             self._stopping.set()
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -73,13 +90,22 @@ class Errands:
             )
 
     def _work(self) -> None:
-        # The streams first: cancellations may be many.
+        while (request_id := self._next()) is not None:
+            self._keep()  # cancellations may be many
+            self._topic.cancel(request_id, origin=self._origin)
+            with self._changed:
+                self._cancels.pop(request_id, None)
+                self._changed.notify_all()
+        self._keep()
+
+    def _keep(self) -> None:
         if self._keeps_at <= time.monotonic() and not self._stopping.is_set():
             self._inbox.keep(self._topic.link)
             self._keeps_at = time.monotonic() + self._inbox.keep_every_s
-        while self._cancels:
-            self._topic.cancel(self._cancels[0], origin=self._origin)
-            self._cancels.popleft()
+
+    def _next(self) -> str | None:
+        with self._changed:
+            return next(iter(self._cancels), None)
 
     def _finish(self) -> None:
         try:

@@ -6,22 +6,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from inferq.cluster.keys import Envelope, quoted, step_of
+from inferq.cluster.keys import step_of
 from inferq.cluster.topic import Item, Submitted, Topic
 from inferq.errors import InvalidRequest
 from inferq.messages import Request
 from inferq.results.reply import Reply
 from inferq.routing.topics import prefill_queue
-from inferq.schedulers.messages import Messages
+from inferq.schedulers.messages import Messages, RawMessages
 from inferq.schedulers.retrying import RetryingTopic
 from inferq.settings import Settings
 
 #: Bounds of what is sent in one step, so that Redis is not held up for long.
 MOST_ITEMS = 500
 MOST_BYTES = 8_000_000
-#: No number in an envelope is longer.
-_LONG = 10**15
-_WIDEST = Envelope(_LONG, _LONG, _LONG, _LONG, _LONG, _LONG)
+#: The longest envelope: six numbers, and an id of which each sign is quoted.
+MOST_ENVELOPE_BYTES = 800
 
 
 class Parcel(NamedTuple):
@@ -41,11 +40,11 @@ class Sender:
     def __init__(
         self, settings: Settings, messages: Messages, topic: RetryingTopic, origin: str, node: str
     ) -> None:
-        self._messages = messages
+        queue = prefill_queue(settings.scheduler_topic, node or None)
+        self._messages = RawMessages(messages, queue)
         self._topic = topic
         self._origin = origin
         self._node = node
-        self._queue = prefill_queue(settings.scheduler_topic, node or None)
         self._most_bytes = settings.limits.max_message_bytes
 
     def pack(self, request: Request) -> Item:
@@ -54,9 +53,8 @@ class Sender:
         Raises:
             InvalidRequest: no node would read a message of this size.
         """
-        message = self._messages.build_raw(request, self._queue)
-        envelope = _WIDEST._replace(quoted_id=quoted(request.request_id))
-        size = len(message) + len(envelope.serialize())
+        message = self._messages.build(request)
+        size = len(message) + MOST_ENVELOPE_BYTES
         if size > self._most_bytes:
             raise InvalidRequest(
                 _prompt_field(request),

@@ -130,6 +130,7 @@ class _Answering:
             chunk.finish_reason,
             None,
             self._timings() if finished else None,
+            self._node.name if finished else "",
         )
 
     def _timings(self) -> Timings:
@@ -144,6 +145,8 @@ class _Answering:
             "token_ids": [token for output in self._kept for token in output.token_ids],
             "text": "".join(output.text for output in self._kept),
             "finish_reason": last.finish_reason,
+            "attempt": last.attempt,
+            "node": last.node,
             "timings": (last.timings or Timings())._asdict(),
         }
 

@@ -13,8 +13,9 @@ class Node:
 
     intake: Intake
 
-    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, name: str) -> None:
         self.settings = settings
+        self.name = name
         self.outbox = outbox
         self.engine: Engine = create_engine(settings)
 

@@ -53,7 +53,7 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
             worker.app.backend.outbox = self._seat.outbox
             self._seat.join(_wait_for_redis)
             signals.worker_shutting_down.connect(self._on_signal)
-        node = Node(settings, worker.app.backend)
+        node = Node(settings, worker.app.backend, worker.hostname)
         worker.pool.call(node.start())
         self._node = worker.app.node = node
 

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
+from celery.utils.nodenames import default_nodename
 from kombu import Queue
 
 from inferq.routing.stealing import Victim, surplus
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def among_others(app: InferqApp, node: str) -> None:
     """Let the worker called ``node`` share a memory broker; before the worker is made."""
     topic = app.settings.scheduler_topic
-    names = (prefill_queue(topic, node), prefill_queue(topic))
+    names = (prefill_queue(topic, default_nodename(node)), prefill_queue(topic))
     app.conf.task_queues = [Queue(name, routing_key=name) for name in names]
     app.steps["consumer"].add(ThiefStep)
 

@@ -31,7 +31,7 @@ def piece(index: int, tokens: str, *, attempt: int = 0, last: bool = False) -> O
 
 def heard(reply: Reply) -> list[Output]:
     """What a reader gets, from the first output on."""
-    outputs = []
+    outputs: list[Output] = []
     while (output := reply.at(len(outputs))) is not None:
         outputs.append(output)
         if output.finished:

@@ -8,7 +8,11 @@ import pytest
 
 from inferq import Client, Settings
 from tests.fake_node import FakeNode
+from tests.proxy import Proxy
 from tests.redis_server import RedisServer, cluster_settings
+
+#: How long a producer waits for Redis here, seconds.
+PATIENCE_S = 0.6
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,15 @@ def node(cluster: Settings) -> Iterator[FakeNode]:
 def producer(cluster: Settings) -> Iterator[Client]:
     with Client(cluster) as running:
         yield running
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[Proxy]:
+    with Proxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture
+def behind(proxy: Proxy) -> Settings:
+    """Settings of a producer that reaches the server through the proxy only."""
+    return cluster_settings(proxy.port, cluster={"redis_timeout_s": PATIENCE_S})

@@ -45,7 +45,7 @@ local function release_gone()
   local found = false
   for _, node in ipairs(redis.call('ZRANGE', P .. 'gone', 0, MOST_AT_ONCE - 1)) do
     found = release(node) or found
-    redis.call('ZADD', P .. 'gone', 'XX', now, node)
+    redis.call('ZADD', P .. 'gone', 'XX', fresh_numbers(1), node)
   end
   return found
 end

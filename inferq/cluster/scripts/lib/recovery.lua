@@ -78,12 +78,12 @@ local function refuse(inc)
   return reply('fenced')
 end
 
-local function leave_node(node, now)
+local function leave_node(node)
   redis.call('HDEL', P .. 'incs', node)
   redis.call('ZREM', load_key(node), node)
   redis.call('ZREM', P .. 'limits', node)
   redis.call('HSET', P .. 'states', node, 'gone')
-  redis.call('ZADD', P .. 'gone', now, node)
+  redis.call('ZADD', P .. 'gone', 0, node)
   for _, base in ipairs(ARGS.bases) do release_queue(base, node) end
 end
 
@@ -94,7 +94,7 @@ local function end_incarnation(inc, now)
   local flat = redis.call('HVALS', P .. 'claims:' .. inc)
   local entries = {}
   for i, value in ipairs(flat) do entries[i] = { value = value, started = true } end
-  if incarnation(node) == inc then leave_node(node, now) end
+  if incarnation(node) == inc then leave_node(node) end
   return_all_staged(inc)
   local returned, dead = return_claims(entries, node, inc)
   redis.call('UNLINK', P .. 'claims:' .. inc, P .. 'bell:' .. inc)
