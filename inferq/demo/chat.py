@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,7 +44,7 @@ class ChatOptions(Protocol):
 class Row:
     """A request on the screen; ``tokens`` is how many have come.
 
-    ``request_id`` is empty until it was submitted; ``attempt`` is the one that answers, from 0.
+    ``attempt`` is the one that answers, from 0; ``node`` ended it, empty when none did.
     """
 
     number: int
@@ -53,8 +52,8 @@ class Row:
     text: str = ""
     tokens: int = 0
     record: Record | None = None
-    request_id: str = ""
     attempt: int = 0
+    node: str = ""
 
 
 def row_states(rows: list[Row], waiting: int) -> list[str]:
@@ -77,20 +76,18 @@ def row_states(rows: list[Row], waiting: int) -> list[str]:
 
 
 class Chat:
-    """Submits the prompts and follows each answer.
-
-    ``where`` tells the node that runs a request, by its id, for the screen.
-    """
+    """Submits the prompts and follows each answer; with ``many_nodes`` it shows who gave it."""
 
     def __init__(
         self,
         client: AsyncClient,
         options: ChatOptions,
         console: Console,
-        where: Callable[[str], str] | None = None,
+        *,
+        many_nodes: bool = False,
     ) -> None:
         self._client = client
-        self._where = where
+        self._many_nodes = many_nodes
         self._options = options
         self._max_tokens = options.max_tokens or CHAT_MAX_TOKENS
         self._screen = Screen(console, self._draw)
@@ -112,7 +109,6 @@ class Chat:
                 temperature=TEMPERATURE,
                 seed=self._options.seed + row.number,
             )
-            row.request_id = handle.request_id
             row.record = await self._stream(handle, row)
         except InferqError as exc:
             row.record = replace(failed_record(exc), tokens=row.tokens)
@@ -122,7 +118,7 @@ class Chat:
         async for output in handle.stream():
             if output.restarted:
                 row.tokens, row.text = 0, ""
-            row.attempt = output.attempt
+            row.attempt, row.node = output.attempt, output.node
             row.tokens += len(output.token_ids)
             row.text += output.text
         return await record_end(handle)
@@ -134,11 +130,11 @@ class Chat:
 
     @property
     def _state_width(self) -> int:
-        return 9 if self._where is None else 20
+        return 20 if self._many_nodes else 9
 
-    def _node(self, row: Row) -> str:
-        """The short name of the node that runs it, where that is known."""
-        return "" if self._where is None else self._where(row.request_id).partition("@")[0]
+    def _state(self, row: Row, state: str) -> str:
+        """The state, and the short name of the node that answered."""
+        return f"{state} {row.node.partition('@')[0]}" if self._many_nodes else state
 
     def _draw(self) -> RenderableType:
         counts = self._client.counts()
@@ -156,7 +152,7 @@ class Chat:
             style = STATE_STYLES.get(state, "red")
             table.add_row(
                 f"#{row.number}",
-                Text(f"{state} {self._node(row)}", style=style),
+                Text(self._state(row, state), style=style),
                 ProgressBar(total=self._max_tokens, completed=row.tokens, width=16),
                 f"{row.tokens}/{self._max_tokens}",
                 Text(self._tail(row), style="" if row.text else "dim"),

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from inferq.client import AsyncClient
-from inferq.cluster.address import kombu_url
 from inferq.demo.chat import Chat, Row
 from inferq.demo.drive import stop_on_interrupt
 from inferq.demo.live import make_console, print_error
@@ -23,7 +22,6 @@ from inferq.demo.processes import ProcessFailed
 from inferq.demo.records import Record
 from inferq.demo.report import print_answers, total_line
 from inferq.demo.stage import Stage, forget_topic, look_at_nodes
-from inferq.demo.watch import Watch
 from inferq.errors import InferqError
 from inferq.settings import Settings
 
@@ -61,17 +59,14 @@ def _run(options: GlobalOptions, console: Console) -> int:
         console.print(
             Text(f"{options.nodes} nodes, engine {options.engine}, {options.requests} prompts")
         )
-        look_at_nodes(settings)  # whether Redis is there
-        with Watch(kombu_url(settings)) as watch:
+        try:
             for name in names:
-                stage.start_node(name, _node_env(settings, options), "--task-events")
+                stage.start_node(name, _node_env(settings, options))
             stage.wait_ready(settings)
-            watch.wait_heard(names)
-            try:
-                return asyncio.run(_Talk(settings, options, stage, watch).run(console))
-            finally:
-                stage.end_nodes()
-                forget_topic(settings)
+            return asyncio.run(_Talk(settings, options, stage).run(console))
+        finally:
+            stage.end_nodes()
+            forget_topic(settings)
 
 
 def _settings(stage: Stage) -> Settings:
@@ -108,13 +103,10 @@ def _node_env(settings: Settings, options: GlobalOptions) -> dict[str, str]:
 class _Talk:
     """Sends every prompt to the first node, and shows who answers."""
 
-    def __init__(
-        self, settings: Settings, options: GlobalOptions, stage: Stage, watch: Watch
-    ) -> None:
+    def __init__(self, settings: Settings, options: GlobalOptions, stage: Stage) -> None:
         self._settings = settings
         self._options = options
         self._stage = stage
-        self._watch = watch
 
     async def run(self, console: Console) -> int:
         """Returns the exit status. Raises ProcessFailed: no node is left."""
@@ -123,7 +115,7 @@ class _Talk:
         console.print(Text(f"all prompts go to {first}; the others are idle, and steal"))
         started_at = time.monotonic()
         async with AsyncClient(self._settings, node=first) as client:
-            chat = Chat(client, self._options, console, self._watch.node_of)
+            chat = Chat(client, self._options, console, many_nodes=True)
             guard = asyncio.ensure_future(self._guard(stop))
             await chat.run(stop)
             guard.cancel()
@@ -141,9 +133,8 @@ class _Talk:
         stop.set()
 
     def _report(self, console: Console, rows: Sequence[Row], wall_s: float) -> None:
-        where, first = self._watch.node_of, self._stage.nodes[0].name
         print_answers(console, rows)
-        print_places(console, rows, where, first)
+        print_places(console, rows, self._stage.nodes[0].name)
         records = [row.record or Record("cancelled") for row in rows]
         console.print(Text(total_line(records, wall_s)), soft_wrap=True)
-        print_nodes(console, look_at_nodes(self._settings), rows, where)
+        print_nodes(console, look_at_nodes(self._settings), rows)

@@ -80,13 +80,13 @@ class Output(NamedTuple):
         if not isinstance(raw, (list, tuple)) or len(raw) != WIRE_FIELDS:
             raise ValueError(f"an output has {WIRE_FIELDS} fields")
         request_id, attempt, index, token_ids, text, finished, reason, error, timings, node = raw
-        if not all(isinstance(value, str) for value in (request_id, text, node)):
+        if not (isinstance(request_id, str) and isinstance(text, str) and isinstance(node, str)):
             raise ValueError("request_id, text and node are strings")
         if not isinstance(token_ids, (list, tuple)):
             raise ValueError("token_ids is an array")
-        numbers = (attempt, index, *token_ids)
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError("attempt, index and token_ids are integers from 0 up")
+        for number in (attempt, index, *token_ids):  # a generator would cost three times as much
+            if type(number) is not int or number < 0:
+                raise ValueError("attempt, index and token_ids are integers from 0 up")
         if type(finished) is not bool:
             raise ValueError("finished is a boolean")
         return cls(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 
 from inferq.cluster.topic import Topic
 from inferq.messages import Output
-from inferq.results.writer import Writer
+from inferq.results.writer import StoredResult, Writer
 from inferq.settings import Settings
 from inferq.transport.deliveries import Deliveries, Delivery
 
@@ -18,6 +17,19 @@ logger = logging.getLogger(__name__)
 
 #: Streams of producers that were found gone are remembered, the oldest are forgotten first.
 MOST_GONE = 10_000
+
+
+class Ending:
+    """How a request ended, kept until its claim ends too: both are written in one step.
+
+    Otherwise a node that dies in between would have the request run again after its end.
+    """
+
+    __slots__ = ("last", "results")
+
+    def __init__(self) -> None:
+        self.last: Output | None = None
+        self.results: list[StoredResult] = []
 
 
 class StreamOutbox:
@@ -29,6 +41,7 @@ class StreamOutbox:
     def __init__(self, settings: Settings, make_topic: Callable[[], Topic]) -> None:
         self._deliveries: Deliveries
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._endings: dict[int, Ending] = {}
         self._writers = [
             Writer(settings, make_topic(), self._origin_is_gone, number)
             for number in range(settings.scheduler_writer_parallel)
@@ -48,6 +61,7 @@ class StreamOutbox:
 
     def begin(self, inc: str) -> None:
         """Write as this incarnation from now on; what an earlier one left is dropped."""
+        self._endings.clear()
         for writer in self._writers:
             writer.begin(inc)
 
@@ -67,9 +81,10 @@ class StreamOutbox:
             if output.error is None:
                 return False
             output = output._replace(attempt=delivery.attempt)
-        if delivery.stream:
-            is_first = output.index == 0 and not output.finished
-            self._writer(delivery).add_output(delivery.stream, output, at_once=is_first)
+        if delivery.stream and output.finished:
+            self._ending(delivery).last = output
+        elif delivery.stream:
+            self._writer(delivery).add_output(delivery.stream, output, at_once=output.index == 0)
         return True
 
     def is_congested(self, request_id: str) -> bool:
@@ -81,7 +96,7 @@ class StreamOutbox:
         """Keep a final result for a stock producer, unless the claim was lost."""
         delivery = self._deliveries.find(request_id)
         if delivery is not None:
-            self._writer(delivery).add_result(delivery.stream, key, value, ttl_s)
+            self._ending(delivery).results.append((key, value, ttl_s))
 
     def unsettled(self) -> frozenset[int]:
         """Claims that have ended, of which Redis may not know yet."""
@@ -90,12 +105,20 @@ class StreamOutbox:
     def settle(self, delivery: Delivery) -> None:
         """End a claim, after all that was sent for it."""
         self.progressed_at = time.monotonic()
-        self._writer(delivery).add_settle(delivery.stream, delivery.claim, delivery.request_id)
+        ending = self._endings.pop(delivery.claim, None) or Ending()
+        self._writer(delivery).add_settle(
+            delivery.stream, delivery.claim, delivery.request_id, ending.last, ending.results
+        )
+
+    def forget(self, delivery: Delivery) -> None:
+        """The claim ends in another way: how its request ended here does not count."""
+        self._endings.pop(delivery.claim, None)
+
+    def _ending(self, delivery: Delivery) -> Ending:
+        return self._endings.setdefault(delivery.claim, Ending())
 
     def _writer(self, delivery: Delivery) -> Writer:
-        if len(self._writers) == 1:
-            return self._writers[0]
-        return self._writers[zlib.crc32(delivery.origin.encode()) % len(self._writers)]
+        return self._writers[delivery.lane % len(self._writers)]
 
     def _origin_is_gone(self, stream: str) -> None:
         self._gone[stream] = None

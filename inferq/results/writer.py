@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -25,6 +25,10 @@ FULL_RETRY_S = 0.05
 CONGESTED_BATCHES = 5
 
 
+#: A key, its value, and how long it lives, seconds.
+StoredResult = tuple[str, bytes, int]
+
+
 class Pending:
     """What is to be written to one stream."""
 
@@ -33,7 +37,7 @@ class Pending:
     def __init__(self) -> None:
         self.outputs: list[tuple[Any, ...]] = []
         self.settles: list[tuple[int, str]] = []
-        self.results: list[tuple[str, bytes, int]] = []
+        self.results: list[StoredResult] = []
         self.retry_at = 0.0
 
     def cut(self, most: int) -> Pending:
@@ -118,15 +122,21 @@ class Writer:
             self._idle.clear()
             self._work.set()
 
-    def add_result(self, stream: str, key: str, value: bytes, ttl_s: int) -> None:
-        """Collect a final result; it goes with the end of its claim, which follows."""
+    def add_settle(
+        self,
+        stream: str,
+        claim: int,
+        request_id: str,
+        last: Output | None = None,
+        results: Sequence[StoredResult] = (),
+    ) -> None:
+        """Collect the end of a claim, with the output and the results that are written with it."""
         with self._lock:
-            self._of(stream).results.append((key, value, ttl_s))
-
-    def add_settle(self, stream: str, claim: int, request_id: str) -> None:
-        """Collect the end of a claim."""
-        with self._lock:
-            self._of(stream).settles.append((claim, quoted(request_id)))
+            pending = self._of(stream)
+            if last is not None:
+                pending.outputs.append(last.to_wire())
+            pending.results += results
+            pending.settles.append((claim, quoted(request_id)))
             self._unsettled.add(claim)
         self._wake()
 

@@ -102,7 +102,8 @@ class _Answering:
                     raise Ignore("the origin does not want the answer any more")
                 if self._call.wants_result:
                     self._kept.append(output)
-                await self._wait_for_room()
+                if self._node.outbox.is_congested(request.request_id):
+                    await self._wait_for_room()
         return self._result() if self._call.wants_result else None
 
     async def _wait_for_room(self) -> None:

@@ -14,7 +14,11 @@ TAG_PREFIX = "claim-"
 
 
 class Delivery(NamedTuple):
-    """One claim of this node. ``stream``: that of its outputs, empty for a stock producer."""
+    """One claim of this node.
+
+    ``stream``: that of its outputs, empty for a stock producer. ``lane``: a number that all
+    requests of an origin share.
+    """
 
     tag: str
     claim: int
@@ -22,6 +26,7 @@ class Delivery(NamedTuple):
     attempt: int
     origin: str
     stream: str
+    lane: int = 0
 
 
 def tag_of_claim(claim: int) -> str:

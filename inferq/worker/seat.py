@@ -152,11 +152,13 @@ class Seat:
         self._release(delivery)
 
     def _put_back(self, delivery: Delivery) -> None:
+        self.outbox.forget(delivery)
         self._release(delivery)
         inc, returns = self.membership.inc, [Return(delivery.claim, True)]
         self._try(lambda: self._topic.put_back(self._node_name, inc, returns))
 
     def _refused(self, delivery: Delivery) -> None:
+        self.outbox.forget(delivery)
         self._release(delivery)
         inc = self.membership.inc
         burial = Burial(delivery.claim, "rejected", "the worker refused the message")

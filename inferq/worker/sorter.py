@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Container
 
 from inferq.cluster.keys import stream_of
@@ -115,6 +116,7 @@ class Sorter:
             taken.attempt,
             origin,
             stream_of(self._topic.prefix, origin, request_id) or "",
+            zlib.crc32(origin.encode("utf-8", "surrogatepass")),
         )
         self._outbox.expect(delivery)
         self._deliveries.add(delivery, message)

@@ -123,7 +123,8 @@ class Taker:
     def _turn(self, inc: str) -> None:
         """Look, if there is a reason to, until there is nothing more to take; then wait."""
         parked = False
-        self._look_due |= self._audit.run_if_due(inc)
+        if self._audit.run_if_due(inc):
+            self._look_due = True  # never `|=`: another thread may set it during the call
         while self._look_due and not self._stop.is_set():
             self._look_due = False
             parked = self._look(inc)
@@ -153,8 +154,8 @@ class Taker:
             largest=self._membership.largest,
             take=may_take,
         )
-        if look is not None and result.taken:
-            self._look_due |= self._sorter.sort(inc, result, look.budget)
+        if look is not None and result.taken and self._sorter.sort(inc, result, look.budget):
+            self._look_due = True
         self._note_blocked(result)
         if may_take and result.more:
             self._look_due = True

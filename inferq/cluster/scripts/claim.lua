@@ -81,9 +81,12 @@ if had_own then note_load(ARGS.base, ARGS.node) end
 
 local is_empty = not is_waiting(ARGS.base)
 local elsewhere = has_loads()
+local dropped = #taken - #rows
 -- Having taken something it did not look at other nodes: there may be more.
-local progress = buried > 0 or #taken > 0 and (#taken >= ARGS.batch or #rows < #taken or elsewhere)
-local more = ARGS.take and room.slots > 0 and (progress or bytes >= MOST_BYTES)
+local progress = buried > 0 or dropped > 0 or bytes >= MOST_BYTES or #taken >= ARGS.batch
+  or #taken > 0 and elsewhere
+-- What was dropped has left its slot.
+local more = ARGS.take and progress and room.slots + dropped > 0
 if not is_empty or elsewhere then
   if handed > 0 then announce() else pass_on() end
 end
