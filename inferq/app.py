@@ -103,6 +103,7 @@ def _redis_configuration(settings: Settings) -> dict[str, Any]:
     timeout_s = settings.cluster.redis_timeout_s
     return {
         "broker_transport": REDIS_TRANSPORT,
+        "worker_consumer": "inferq.worker.consumer:Consumer",
         # A worker outlives every outage; what it runs goes on meanwhile.
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

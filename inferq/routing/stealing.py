@@ -20,7 +20,7 @@ def surplus(victim: Victim, own_load: int, min_load: float, steal_after_s: float
     """How many a thief with ``own_load`` claims may take: half of what the victim has too many.
 
     Whatever the loads, one that has waited for ``steal_after_s`` may go. The script
-    ``cluster/scripts/claim.lua`` says the same.
+    ``cluster/scripts/lib/stealing.lua`` says the same.
     """
     if victim.load > min_load and victim.load > own_load + 1:
         return max(1, int((victim.load - max(min_load, own_load)) // 2))
