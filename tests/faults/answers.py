@@ -7,6 +7,7 @@ from typing import Any
 
 from inferq import Client, Output
 from inferq.client import Handle
+from tests.support import LONG_S
 
 
 def requests(prefix: str, count: int, *, tokens: int = 20, pace_ms: int = 10) -> list[Any]:
@@ -39,4 +40,5 @@ def check_outputs(outputs: Iterable[Output], tokens: int) -> None:
 def check_answers(handles: Sequence[Handle], tokens: int = 20) -> None:
     """Every request ends with its whole answer."""
     for handle in handles:
+        handle.result(LONG_S)
         check_outputs(handle.stream(), tokens)

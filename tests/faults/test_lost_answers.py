@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from inferq.cluster.link import ScriptName
-from tests.cluster_harness import Cluster, NodeProcess
+from tests.cluster_harness import Cluster
 from tests.faults.ambush import Ambush
 from tests.faults.answers import check_answers, submit
+from tests.faults.processes import Process
 
 Make = Callable[..., Cluster]
 
@@ -24,7 +25,7 @@ class Setting:
         self.proxy = proxy
         self.url = f"redis://127.0.0.1:{proxy.port}/0"
 
-    def node(self, name: str, **options: int) -> NodeProcess:
+    def node(self, name: str, **options: int) -> Process:
         """A node that reaches Redis through the proxy."""
         return self.cluster.start(name, url=self.url, **options)[0]
 
@@ -39,7 +40,7 @@ def setting(make_cluster: Make) -> Iterator[Setting]:
             process.kill()
 
 
-def check_all_claims_end(cluster: Cluster, node: NodeProcess) -> None:
+def check_all_claims_end(cluster: Cluster, node: Process) -> None:
     """Nothing is left of what has ended."""
     cluster.wait(lambda: cluster.claims_of(node) == 0 and cluster.waiting() == 0)
     assert cluster.dead() == []
@@ -50,9 +51,9 @@ def test_a_claim_whose_answer_was_lost_is_run(setting: Setting) -> None:
     cluster = setting.cluster
     node = setting.node("a", slots=4)
     with cluster.client() as client:
-        check_answers(submit(client, "warm", 2, tokens=2))
+        check_answers(submit(client, "warm", 2, tokens=2), 2)
         setting.proxy.lose_answers("claim")
-        check_answers(submit(client, "r", 8, tokens=5))
+        check_answers(submit(client, "r", 8, tokens=5), 5)
     assert setting.proxy.sprung == 1
     check_all_claims_end(cluster, node)
 
@@ -62,7 +63,7 @@ def test_outputs_whose_answer_was_lost_are_seen_once(setting: Setting, tokens: i
     cluster = setting.cluster
     node = setting.node("a", slots=4)
     with cluster.client() as client:
-        check_answers(submit(client, "warm", 2, tokens=2))
+        check_answers(submit(client, "warm", 2, tokens=2), 2)
         setting.proxy.lose_answers("emit", 3)
         check_answers(submit(client, "r", 8, tokens=tokens), tokens)
     assert setting.proxy.sprung == 3
@@ -78,15 +79,16 @@ def test_other_steps_may_be_repeated(setting: Setting, name: ScriptName) -> None
     with cluster.client() as client:
         handles = submit(client, "r", 8, tokens=50, pace_ms=20)
         if name != "beat":  # these are part of leaving
-            cluster.wait(lambda: len(cluster.starts()) == 4)
+            cluster.wait(lambda: len(cluster.starts()) >= 4)
             node.term()
+            cluster.wait(lambda: cluster.state_of(node) == "draining")
             node.term()
             assert node.wait() == 0
             cluster.start("b", slots=8)
         check_answers(handles, 50)
+    assert setting.proxy.sprung == 1
     if name == "beat":
         assert set(cluster.starts().values()) == {1}
-        assert setting.proxy.sprung == 1
 
 
 def test_a_submit_whose_answer_was_lost_runs_once(setting: Setting) -> None:
@@ -118,7 +120,7 @@ def test_a_node_that_cannot_reach_redis_for_less_than_a_lease_goes_on(setting: S
     other = cluster.start("b", slots=16)[0]
     with cluster.client() as client:
         handles = submit(client, "r", 32, tokens=80, pace_ms=20)
-        cluster.wait(lambda: len(cluster.starts()) == 32)
+        cluster.wait(lambda: len(cluster.starts()) >= 32)
         proxy.cut()
         time.sleep(0.8)
         proxy.mend()

@@ -22,7 +22,7 @@ def test_what_a_killed_producer_wanted_is_given_up(make_cluster: Callable[..., C
     producer.kill()
     # Each would take 20 seconds: they end because nobody reads them.
     cluster.wait(lambda: cluster.claims_of(node) == 0 and cluster.waiting() == 0)
-    assert not [entry for entry in cluster.journal("end")]
+    assert not list(cluster.journal("end"))
     with cluster.client() as client:
         check_answers(submit(client, "s", 8))
 
@@ -48,11 +48,11 @@ def test_a_producer_that_stands_still_bounds_what_nodes_hold_for_it(
         scheduler_writer_batch_size=20,
         cluster={"max_stream_entries": 20, "origin_ttl_s": 60.0},
     )
-    (node,) = cluster.start("a", slots=8)
-    producer = cluster.producer(prefix="r", count=8, tokens=6000, pace_ms=0)
+    (node,) = cluster.start("a", slots=16)
+    producer = cluster.producer(prefix="r", count=8, tokens=1500, pace_ms=0)
     cluster.wait(lambda: rows(producer, "output"))
     with frozen(producer):
-        keys = [key for key in cluster.redis.scan_iter(f"{PREFIX}out:*")]
+        keys = list(cluster.redis.scan_iter(f"{PREFIX}out:*"))
         assert keys
 
         def is_full() -> bool:
@@ -66,7 +66,7 @@ def test_a_producer_that_stands_still_bounds_what_nodes_hold_for_it(
         assert node.memory_bytes() - before < 30 * MEGABYTE
         assert all(int(cluster.redis.xlen(key)) <= 25 for key in keys)
     cluster.wait(lambda: rows(producer, "done") or not producer.is_alive)
-    check_producer(producer, 8, 6000)
+    check_producer(producer, 8, 1500)
     assert set(cluster.starts().values()) == {1}
 
 
@@ -86,11 +86,11 @@ def test_a_client_that_closes_leaves_no_work_behind(cluster: Cluster) -> None:
     (node,) = cluster.start("a", slots=4)
     with cluster.client() as client:
         submit(client, "r", 12, tokens=2000)
-        cluster.wait(lambda: len(cluster.starts()) == 4)
+        cluster.wait(lambda: len(cluster.starts()) >= 4)
     cluster.wait(lambda: cluster.claims_of(node) == 0 and cluster.waiting() == 0)
     cluster.wait(lambda: len(cluster.journal("abort")) == len(cluster.starts()))
     assert not cluster.journal("end")
-    assert [key for key in cluster.redis.scan_iter(f"{PREFIX}out:*")] == []
+    assert list(cluster.redis.scan_iter(f"{PREFIX}out:*")) == []
 
 
 def test_requests_without_any_node_expire(make_cluster: Callable[..., Cluster]) -> None:

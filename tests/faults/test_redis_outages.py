@@ -9,17 +9,18 @@ from collections.abc import Callable
 import pytest
 
 from inferq import SchedulerUnavailable
-from tests.cluster_harness import Cluster, NodeProcess, frozen
+from tests.cluster_harness import Cluster, frozen
 from tests.faults.answers import check_answers, requests, submit
+from tests.faults.processes import Process
 
 
 def kill_connections(cluster: Cluster) -> None:
     """Redis drops every connection but the one that asks for it."""
     for kind in ("normal", "pubsub"):
-        cluster.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        cluster.redis.client_kill_filter(_type=kind, skipme=True)
 
 
-def assert_alive(cluster: Cluster, *nodes: NodeProcess) -> None:
+def assert_alive(cluster: Cluster, *nodes: Process) -> None:
     """The same processes are there and serve."""
     for node in nodes:
         assert node.is_alive, node.tail()
@@ -29,7 +30,7 @@ def assert_alive(cluster: Cluster, *nodes: NodeProcess) -> None:
 def test_lost_connections_neither_end_nor_repeat_what_runs(
     make_cluster: Callable[..., Cluster],
 ) -> None:
-    cluster = make_cluster(lease_s=3.0)
+    cluster = make_cluster()
     nodes = cluster.start("a", "b", slots=16)
     with cluster.client() as client:
         handles = submit(client, "r", 60, tokens=40, pace_ms=20)
@@ -47,10 +48,11 @@ def test_idle_nodes_and_producers_survive_lost_connections(cluster: Cluster) -> 
     with cluster.client() as client:
         for n in range(5):
             kill_connections(cluster)
-            check_answers(submit(client, f"r{n}", 4, tokens=3))
+            check_answers(submit(client, f"r{n}", 4, tokens=3), 3)
     assert_alive(cluster, *nodes)
 
 
+@pytest.mark.slow
 def test_a_redis_that_stands_still_for_longer_than_a_lease_loses_nothing(
     cluster: Cluster,
 ) -> None:
@@ -82,6 +84,21 @@ def test_a_redis_that_was_killed_goes_on_with_what_is_on_disk(
     assert set(cluster.starts().values()) == {1}
 
 
+@pytest.mark.slow
+def test_nodes_are_back_soon_after_a_long_outage(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(durable=True)
+    nodes = cluster.start("a", "b", slots=8)
+    with cluster.client() as client:
+        check_answers(submit(client, "r", 4, tokens=2), 2)
+        cluster.server.kill()
+        time.sleep(7.0)  # so long that pauses which grow have grown
+        cluster.server.start()
+        back_at = time.monotonic()
+        check_answers(submit(client, "s", 16, tokens=2), 2)
+        assert time.monotonic() - back_at < 4.0
+    assert_alive(cluster, *nodes)
+
+
 def test_a_redis_killed_again_and_again_loses_nothing(
     make_cluster: Callable[..., Cluster],
 ) -> None:
@@ -101,10 +118,35 @@ def test_a_redis_that_forgot_everything_is_joined_again(cluster: Cluster) -> Non
     (node,) = cluster.start("a")
     with cluster.client() as client:
         check_answers(submit(client, "r", 3))
-        cluster.redis.flushall()
-        cluster.wait(lambda: cluster.state_of(node) == "ready")
+        cluster.server.kill()
+        cluster.server.start()
+        cluster.wait(lambda: cluster.is_ready(node))
         check_answers(submit(client, "s", 3))
     assert node.is_alive
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept"),
+    [
+        ("CONFIG SET maxmemory 1000000", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ],
+    ids=["it is full", "it became a replica"],
+)
+def test_a_redis_that_refuses_writes_for_a_while_loses_nothing(
+    make_cluster: Callable[..., Cluster], refuse: str, accept: str
+) -> None:
+    cluster = make_cluster()
+    nodes = cluster.start("a", "b", slots=8)
+    with cluster.client() as client:
+        handles = submit(client, "r", 40, tokens=40, pace_ms=20)
+        cluster.wait(lambda: len(cluster.starts()) >= 16)
+        cluster.execute(refuse)
+        time.sleep(1.0)
+        cluster.execute(accept)
+        check_answers(handles, 40)
+    assert_alive(cluster, *nodes)
+    assert set(cluster.starts().values()) == {1}
 
 
 def test_a_submit_while_redis_is_away_is_safe_to_repeat(

@@ -121,10 +121,9 @@ def test_later_outputs_are_collected(make: Make, stream: Stream) -> None:
 
 def test_a_claim_ends_with_its_last_output_never_before(make: Make, stream: Stream) -> None:
     writer = make(start=False, scheduler_writer_batch_size=10)
-    for index in range(25):
+    for index in range(24):
         writer.add_output("s", output(index), at_once=False)
-    writer.add_result("s", "key", b"value", 60)
-    writer.add_settle("s", 7, "r")
+    writer.add_settle("s", 7, "r", output(24), [("key", b"value", 60)])
     writer.start(lambda _inc: None)
     wait_until(lambda: stream.settles() == [(7, "r")])
     assert stream.indices() == list(range(25))

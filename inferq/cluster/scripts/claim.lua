@@ -88,7 +88,7 @@ local progress = buried > 0 or dropped > 0 or bytes >= MOST_BYTES or #taken >= A
 -- What was dropped has left its slot.
 local more = ARGS.take and progress and room.slots + dropped > 0
 if not is_empty or elsewhere then
-  if handed > 0 then announce() else pass_on() end
+  if handed + forwarded > 0 then announce() else pass_on() end
 end
 local parked = ARGS.take and not more and room.slots > 0
 if parked then park(ARGS.inc, is_empty) end

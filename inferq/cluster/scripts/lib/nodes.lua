@@ -29,7 +29,8 @@ end
 -- also listen: Redis hands them what comes into its first list, one message for one node.
 -- Anybody else who adds work wakes one, who wakes the next if he leaves work. So that nodes that
 -- cannot take what is left do not wake each other for ever, only those are woken which had parked
--- before the last work came (`round`).
+-- before the last work came (`round`). What comes within the reach of a node because others took
+-- what was before it, the node finds after its next beat.
 
 local function unpark(inc)
   if redis.call('ZREM', P .. 'parked', inc) == 1 then redis.call('SREM', P .. 'listening', inc) end

