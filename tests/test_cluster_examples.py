@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_harness import QUEUE, TOPIC, Cluster, Process
+from tests.cluster_harness import QUEUE, TOPIC, Cluster
+from tests.faults.processes import Command
 from tests.support import LONG_S, wait_until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -73,7 +74,8 @@ def test_a_producer_that_knows_only_celery_gets_its_result(cluster: Cluster) -> 
 
 
 def test_a_project_with_tasks_and_settings_of_its_own(cluster: Cluster) -> None:
-    worker = Process(
+    worker = Command(
+        "shop@test",
         ["-m", "celery", "-A", "shop", "worker", "-P", "solo", "-n", "shop@test", "-l", "INFO"],
         {"REDIS_URL": cluster.server.url, "TEXT_QUEUE": QUEUE, "PYTHONPATH": str(EXAMPLES)},
         cluster.folder / "shop.log",

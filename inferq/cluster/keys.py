@@ -27,8 +27,11 @@ def quoted(request_id: str) -> str:
 
 
 def unquoted(text: str) -> str:
-    """The id that ``quoted`` was given."""
-    return unquote(text, errors="surrogatepass")
+    """The id that ``quoted`` was given; of what anybody else has written, something close."""
+    try:
+        return unquote(text, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return unquote(text, errors="replace")
 
 
 def step_of(priority: int) -> int:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from inferq.cluster.keys import quoted
 from inferq.cluster.link import AWAY, Backoff
 from inferq.cluster.topic import Fenced, Group, Outcome, Topic
-from inferq.messages import Output
+from inferq.messages import FinishReason, Output, error_output
 from inferq.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -245,4 +245,24 @@ class Writer:
 def _group(stream: str, piece: Pending) -> Group:
     if not piece.outputs:
         return Group("", b"", piece.settles, piece.results)
-    return Group(stream, msgpack.packb(piece.outputs), piece.settles, piece.results)
+    return Group(stream, _packed(piece.outputs), piece.settles, piece.results)
+
+
+def _packed(outputs: list[tuple[Any, ...]]) -> bytes:
+    """The outputs as they travel; one that an engine filled with something else is an error."""
+    try:
+        packed: bytes = msgpack.packb(outputs)
+    except (TypeError, ValueError, OverflowError):
+        packed = msgpack.packb([_sound(output) for output in outputs])
+    return packed
+
+
+def _sound(output: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        msgpack.packb(output)
+    except (TypeError, ValueError, OverflowError) as exc:
+        request_id, attempt = output[:2]
+        message = f"the engine produced what cannot be sent: {exc}"
+        end = error_output(request_id, FinishReason.ERROR, "internal", message, attempt=attempt)
+        return end.to_wire()
+    return output

@@ -150,6 +150,9 @@ class Membership:
             except (*AWAY, RedisError) as exc:
                 logger.warning("the lease cannot be renewed: %s", explained(exc))
                 backoff.wait()
+            except Exception:  # such as an engine that cannot tell its capacity
+                logger.exception("the lease cannot be renewed")
+                backoff.wait()
 
     def _beat(self) -> None:
         record = self._hooks.describe()

@@ -113,6 +113,12 @@ class Taker:
                 self._drop_waiters()
                 self._look_due = True
                 backoff.wait()
+            except Exception:
+                # Whatever a message has brought about must not end the node. The audit gives
+                # back what was claimed with it, until it is a dead letter.
+                logger.exception("a look at the queues failed")
+                self._look_due = True
+                backoff.wait()
         self._drop_waiters()
         self._topic.link.close()
 

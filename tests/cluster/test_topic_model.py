@@ -124,8 +124,9 @@ class TopicMachine(RuleBasedStateMachine):
         ]
         assert len({taken.claim for taken in look.taken}) == len(got)
         self._forget(dropped)
-        if before >= LOOKAHEAD and before > self._count_shared():
-            # Others may reach further now; they learn of it from their next beats.
+        reaches_further = before >= LOOKAHEAD and before > self._count_shared()
+        if reaches_further or (got and any(node.queue.values())):
+            # Others may reach further now, or steal from this one; their next beats tell them.
             self.due |= self.model.nodes.keys() - {name}
         if look.more:
             self.due.add(name)
@@ -275,6 +276,9 @@ class TopicMachine(RuleBasedStateMachine):
             assert answer == (len(items), ())
         node = self.model.nodes.get(name or "")
         own = node is not None and node.state == "ready"
+        if node is not None and sum(map(len, node.queue.values())) >= LOOKAHEAD:
+            # Out of reach for thieves, whose next beats tell them of the greater load.
+            self.due |= self.model.nodes.keys()
         queue = node.queue if node is not None and own else self.model.shared
         for message in messages:
             queue[message.step].append(message)

@@ -46,13 +46,13 @@ def test_a_second_sigterm_hands_back_at_once(cluster: Cluster) -> None:
 def test_what_was_handed_back_goes_on_at_another_node(cluster: Cluster) -> None:
     leaver, _ = cluster.start("a", "b", slots=4)
     with cluster.client() as client:
-        handles = submit(client, "r", 8, tokens=120, pace_ms=20)
+        handles = submit(client, "r", 8, tokens=80, pace_ms=20)
         cluster.wait(lambda: len(cluster.starts()) >= 8)
         leaver.term()
         cluster.wait(lambda: cluster.state_of(leaver) == "draining")
         leaver.term()
         assert leaver.wait() == 0, leaver.tail()
-        check_answers(handles, 120)
+        check_answers(handles, 80)
     assert sorted(cluster.starts().values()) == [1] * 4 + [2] * 4
 
 
@@ -62,22 +62,22 @@ def test_a_node_that_drains_hands_back_when_its_time_is_over(
     cluster = make_cluster(cluster={"drain_timeout_s": 0.5})
     (leaver,) = cluster.start("a", slots=4)
     with cluster.client() as client:
-        handles = submit(client, "r", 4, tokens=120, pace_ms=20)
+        handles = submit(client, "r", 4, tokens=80, pace_ms=20)
         cluster.wait(lambda: len(cluster.starts()) >= 4)
         leaver.term()
         assert leaver.wait() == 0, leaver.tail()
         cluster.start("b")
-        check_answers(handles, 120)
+        check_answers(handles, 80)
 
 
 def test_sigquit_hands_back(cluster: Cluster) -> None:
     leaver, _ = cluster.start("a", "b", slots=4)
     with cluster.client() as client:
-        handles = submit(client, "r", 8, tokens=120, pace_ms=20)
+        handles = submit(client, "r", 8, tokens=80, pace_ms=20)
         cluster.wait(lambda: len(cluster.starts()) >= 8)
         leaver.send(signal.SIGQUIT)
         leaver.wait()
-        check_answers(handles, 120)
+        check_answers(handles, 80)
 
 
 @pytest.mark.slow

@@ -194,3 +194,15 @@ def test_stopping_writes_what_is_left(make: Make, stream: Stream) -> None:
     writer.stop(LONG_S)
     assert stream.indices() == list(range(20))
     assert stream.settles() == [(1, "r")]
+
+
+def test_what_cannot_be_sent_is_the_end_of_its_request_alone(make: Make, stream: Stream) -> None:
+    writer = make(start=False)
+    writer.add_output("s", output(0), at_once=False)
+    writer.add_output("s", Output("bad", 0, 0, (object(),)), at_once=False)  # type: ignore[arg-type]
+    writer.start(lambda _inc: None)
+    [[group]] = stream.wait_calls(1)
+    good, bad = (Output.from_wire(row) for row in msgpack.unpackb(group.blob))
+    assert good.token_ids == (0,)
+    assert bad.request_id == "bad"
+    assert bad.error is not None

@@ -77,7 +77,13 @@ unpark(ARGS.inc)
 local handed = return_staged(ARGS.base, ARGS.inc)
 local had_own = ARGS.take and take_all()
 local rows = record_taken()
-if had_own then note_load(ARGS.base, ARGS.node) end
+-- With what it took from elsewhere a node may have become one that is stolen from.
+local exposed = false
+if had_own then
+  local before = noted_load(ARGS.node)
+  local queued, load = note_load(ARGS.base, ARGS.node)
+  exposed = queued > 0 and before <= ARGS.min_load and load > ARGS.min_load
+end
 
 local is_empty = not is_waiting(ARGS.base)
 local elsewhere = has_loads()
@@ -88,7 +94,7 @@ local progress = buried > 0 or dropped > 0 or bytes >= MOST_BYTES or #taken >= A
 -- What was dropped has left its slot.
 local more = ARGS.take and progress and room.slots + dropped > 0
 if not is_empty or elsewhere then
-  if handed + forwarded > 0 then announce() else pass_on() end
+  if handed + forwarded > 0 or exposed then announce() else pass_on() end
 end
 local parked = ARGS.take and not more and room.slots > 0
 if parked then park(ARGS.inc, is_empty) end

@@ -68,14 +68,16 @@ for i, item in ipairs(items) do
 end
 if count == 0 then return reply('ok', accepted) end
 
--- Whether new work in the shared queue is within the reach of nodes that pass over what is before
--- it, and is not just handed to nodes that listen.
+-- Whether new work is within the reach of nodes that pass over what is before it.
+local function is_within_reach()
+  local ahead = 0
+  for step = 1, first_step do ahead = ahead + lengths[step] end
+  return ahead < ARGS.lookahead
+end
+
+-- Whether it is more than what Redis hands to nodes that listen.
 local function needs_announcing()
-  if waiting > 0 then
-    local ahead = 0
-    for step = 1, first_step do ahead = ahead + lengths[step] end
-    return ahead < ARGS.lookahead
-  end
+  if waiting > 0 then return is_within_reach() end
   local handed = lists[1] and math.min(#lists[1], redis.call('SCARD', P .. 'listening')) or 0
   return count > handed
 end
@@ -88,7 +90,7 @@ if own then
     unpark(node_inc)
     ring(node_inc, LOOK)
   end
-  announces = load > ARGS.min_load
+  announces = load > ARGS.min_load and is_within_reach()
 end
 if announces then announce() end
 return reply('ok', accepted)

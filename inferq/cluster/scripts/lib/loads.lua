@@ -35,6 +35,10 @@ local function has_loads()
   return redis.call('EXISTS', unpack(keys)) > 0
 end
 
+local function noted_load(node)
+  return tonumber(redis.call('ZSCORE', load_key(node), node) or 0)
+end
+
 -- What a node has to do: read from its queue and its claims, never counted separately. The row in
 -- the table follows. Returns how many messages wait, and the load.
 local function note_load(base, node)
