@@ -20,8 +20,8 @@ from tests.cluster.support import (
     submit,
     waiting,
 )
+from tests.support import LONG_S, wait_until
 
-LONG_S = 60
 LOOK = ['["look"]']
 
 
@@ -33,12 +33,15 @@ class Listener:
         self._pool = ThreadPoolExecutor(1)
         self._id = self._client.client_id()
         staged = staged_key(PREFIX, node.inc)
-        self.handed = self._pool.submit(self._client.blmove, BASE, staged, LONG_S, "RIGHT", "RIGHT")
+        self.handed = self._pool.submit(
+            self._client.blmove, BASE, staged, int(LONG_S), "RIGHT", "RIGHT"
+        )
         with redis.Redis(port=port) as other:
-            while not any(c["name"] == "" and c["cmd"] == "blmove" for c in other.client_list()):
-                pass
-            while other.info("clients")["blocked_clients"] < 1:
-                pass
+            wait_until(lambda: self._is_blocked(other))
+
+    def _is_blocked(self, other: Server) -> bool:
+        clients = other.client_list()
+        return any(c["id"] == str(self._id) and "b" in c["flags"] for c in clients)
 
     def close(self) -> None:
         """Stop waiting."""
@@ -235,6 +238,27 @@ def test_what_a_node_forwards_because_it_is_too_long_wakes_another(
     assert small.take() == []
     assert large.bell(server) == LOOK
     assert large.take() == ["a"]
+
+
+def test_a_node_looks_again_for_the_slots_of_what_was_dropped(topic: Topic, server: Server) -> None:
+    node = Member(topic, "n")
+    submit(topic, "a", "b")
+    topic.cancel("a")
+    look = node.look(slots=1)
+    assert (look.taken, look.more) == ((), True)
+    assert node.take(slots=1) == ["b"]
+
+
+def test_a_node_that_takes_much_beside_a_queue_of_its_own_wakes_a_thief(
+    topic: Topic, server: Server
+) -> None:
+    idle, busy = Member(topic, "idle"), Member(topic, "busy")
+    submit(topic, "own", prompt=50, node="busy")
+    submit(topic, "a", "b", "c")
+    assert idle.look(blocks=0).parked
+    assert busy.take(blocks=30) == ["a", "b", "c"]
+    assert idle.bell(server) == LOOK
+    assert idle.take() == ["own"]
 
 
 def test_a_dead_node_s_turn_goes_to_the_next(topic: Topic, server: Server) -> None:
