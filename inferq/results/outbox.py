@@ -90,7 +90,10 @@ class StreamOutbox:
     def is_congested(self, request_id: str) -> bool:
         """Whether the request had better wait before it produces more."""
         delivery = self._deliveries.find(request_id)
-        return delivery is not None and self._writer(delivery).is_congested(delivery.stream)
+        if delivery is None or not self._writer(delivery).is_congested(delivery.stream):
+            return False
+        self.progressed_at = time.monotonic()  # it is not the engine that is slow
+        return True
 
     def store(self, request_id: str, key: str, value: bytes, ttl_s: int) -> None:
         """Keep a final result for a stock producer, unless the claim was lost."""

@@ -95,7 +95,6 @@ class Seat:
             self.deliveries,
             self.outbox,
             tasks,
-            lambda: self.membership.largest,
         )
         node.intake.connect(self.taker.look, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)

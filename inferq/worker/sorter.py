@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Container
 
 from inferq.cluster.keys import stream_of
 from inferq.cluster.topic import Adoption, Burial, Look, Return, Taken, Topic
@@ -30,7 +30,6 @@ class Sorter:
         deliveries: Deliveries,
         outbox: StreamOutbox,
         tasks: Container[str],
-        largest: Callable[[], int],
     ) -> None:
         self._topic = topic
         self._node = node
@@ -38,7 +37,6 @@ class Sorter:
         self._deliveries = deliveries
         self._outbox = outbox
         self._tasks = tasks
-        self._largest = largest
 
     def sort(self, inc: str, look: Look, budget: Budget) -> bool:
         """Deliver what fits; messages without sizes are measured, and returned if they do not.
@@ -95,10 +93,11 @@ class Sorter:
         return returns
 
     def _is_for_later(self, size: Size, budget: Budget) -> bool:
-        """Whether a message that the script could only guess the size of is to wait."""
-        if self._intake.rule.never_fits(size):
-            return sum(size) <= self._largest()  # another node can hold it
-        return not budget.fits(size)
+        """Whether a message that the script could only guess the size of is to be judged again.
+
+        One that this node can never hold may fit another one: the script knows all nodes.
+        """
+        return self._intake.rule.never_fits(size) or not budget.fits(size)
 
     def _count(self, message: RawMessage, size: Size, budget: Budget) -> None:
         budget.spend(size)

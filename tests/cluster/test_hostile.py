@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as examples
@@ -155,6 +157,11 @@ def test_an_envelope_is_written_as_it_is_read() -> None:
     assert strip_envelope(b'{"body": 1}') == b'{"body": 1}'
 
 
+def _shape(key: str) -> str:
+    """A key without the fencing token, which no two incarnations share."""
+    return re.sub(r"#\d+", "#", key)
+
+
 def test_topics_share_nothing(settings: Settings, topic: Topic, server: Server) -> None:
     other = Topic(settings.model_copy(update={"scheduler_topic": "default-2"}), topic.link)
     _live_a_life(topic, server)
@@ -165,7 +172,7 @@ def test_topics_share_nothing(settings: Settings, topic: Topic, server: Server) 
     theirs = set(server.keys()) - mine
     assert all(key.startswith(("inferq:default-2:", "default-2.prefill")) for key in theirs)
     assert {key: server.dump(key) for key in _untimed(mine)} == snapshot
-    assert {k.replace("default-2", "default") for k in theirs} == mine
+    assert {_shape(key.replace("default-2", "default")) for key in theirs} == set(map(_shape, mine))
 
 
 def _untimed(keys: set[str]) -> set[str]:

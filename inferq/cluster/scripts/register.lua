@@ -8,6 +8,8 @@ if old then
   if expiry > now then return reply('busy', expiry - now) end
   end_incarnation(old, now)
 end
+-- Tokens are never used again, not even after Redis came back empty: nodes may still hold old ones.
+redis.call('SET', P .. 'fence', now, 'NX')
 local inc = ARGS.node .. '#' .. redis.call('INCR', P .. 'fence')
 redis.call('ZADD', P .. 'leases', now + ARGS.lease_ms, inc)
 redis.call('ZADD', P .. 'seen', now, ARGS.node)

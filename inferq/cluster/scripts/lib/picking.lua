@@ -25,6 +25,17 @@ local function is_reserved(who)
   return true
 end
 
+-- The longest request that some node can hold. A node learns it with its beat; before a request is
+-- given up, those that have joined since count, too.
+local largest_now
+local function largest()
+  if not largest_now then
+    local top = redis.call('ZREVRANGE', P .. 'limits', 0, 0, 'WITHSCORES')
+    largest_now = math.max(ARGS.largest, tonumber(top[2] or 0))
+  end
+  return largest_now
+end
+
 -- What to do with a message: 'take', 'leave', 'forward' from the node's own queue to nodes that
 -- can hold it, or the reason why nobody can ever take it.
 local function judge(e, size, is_own)
@@ -33,7 +44,7 @@ local function judge(e, size, is_own)
   if e.deadline <= now then return 'take' end
   local prompt, answer = sizes(e)
   if prompt + answer > room.longest then
-    if prompt + answer <= ARGS.largest then return is_own and 'forward' or 'leave' end
+    if prompt + answer <= largest() then return is_own and 'forward' or 'leave' end
     -- Nobody can hold it: the task says so to its origin, which costs the engine nothing.
     if e.prompt > 0 then return 'take' end
     prompt = math.min(prompt, room.longest)
