@@ -18,6 +18,8 @@ from inferq.messages.headers import ATTEMPT_HEADER, DEADLINE_HEADER, SUBMITTED_H
 from inferq.worker.node import Node
 from inferq.worker.strategy import REFUSED_HEADER
 
+#: Outputs of a request between two questions whether its origin keeps up.
+CONGESTION_EVERY = 16
 #: How often a request that produces faster than its origin reads looks again, seconds.
 CONGESTED_S = 0.02
 
@@ -86,6 +88,7 @@ class _Answering:
         self._node = node
         self._call = call
         self._index = call.first_index
+        self._sent = 0
         self._started_at = time.monotonic()
         self._first_at: float | None = None
         self._kept: list[Output] = []
@@ -102,7 +105,8 @@ class _Answering:
                     raise Ignore("the origin does not want the answer any more")
                 if self._call.wants_result:
                     self._kept.append(output)
-                if self._node.outbox.is_congested(request.request_id):
+                self._sent += 1
+                if not self._sent % CONGESTION_EVERY:
                     await self._wait_for_room()
         return self._result() if self._call.wants_result else None
 

@@ -96,7 +96,7 @@ class Seat:
             self.outbox,
             tasks,
         )
-        node.intake.connect(self.taker.look, self._pool.call_soon)
+        node.intake.connect(self.taker.room, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)
         self.membership.announce("ready", node.intake.rule.longest)
         audit = Audit(

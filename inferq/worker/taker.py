@@ -63,6 +63,8 @@ class Taker:
         self._stop = threading.Event()
         self._draining = False
         self._look_due = True
+        #: The last look found nothing that more room would help to take.
+        self._is_content = False
         self._blocked = ""
         self._look_again_at = 0.0
         self._is_stuck: Callable[[], bool] = lambda: False
@@ -83,6 +85,11 @@ class Taker:
         """Look at the queues soon: there may be work, or room. For any thread."""
         self._look_due = True
         self._wakeup.set()
+
+    def room(self) -> None:
+        """Room became free in the engine; look if something waits for it. For any thread."""
+        if not self._is_content:
+            self.look()
 
     def drain(self) -> None:
         """Take nothing from now on; returns when the last claim was handed over."""
@@ -144,6 +151,8 @@ class Taker:
 
     def _look(self, inc: str) -> bool:
         """Take what fits; True when the shared queue is empty and a message would wake us."""
+        # Before room is measured: what becomes free from here on calls for another look.
+        self._is_content = False
         look = None if self._is_stuck() else self._intake.open()
         may_take = look is not None and not self._draining
         room = room_of(look.budget, self._intake) if look is not None else NO_ROOM
@@ -165,7 +174,9 @@ class Taker:
         self._note_blocked(result)
         if may_take and result.more:
             self._look_due = True
-        return result.parked and result.is_empty
+        listens = result.parked and result.is_empty
+        self._is_content = listens and not result.blocked
+        return listens
 
     def _note_blocked(self, result: Look) -> None:
         """A message that does not fit gets room of its own after a while."""
