@@ -141,10 +141,10 @@ class AsyncHandle(_Handle):
 
 
 class _Client:
-    """``node``: the node whose own queue takes the requests (global); empty: any node."""
+    """``node``: the node whose own queue takes the requests (global); none: any node."""
 
-    def __init__(self, settings: Settings | None = None, *, node: str = "") -> None:
-        self._session = Session(settings, node)
+    def __init__(self, settings: Settings | None = None, *, node: str | None = None) -> None:
+        self._session = Session(settings, node or "")
 
     @property
     def settings(self) -> Settings:

@@ -12,7 +12,7 @@ from inferq import Client, Settings
 
 parser = argparse.ArgumentParser()
 parser.add_argument("prompt", nargs="?", default="What is the capital of France?")
-parser.add_argument("--node", default="", help="send to this node")
+parser.add_argument("--node", help="send to this node")
 arguments = parser.parse_args()
 
 with Client(Settings(scheduler_name="global"), node=arguments.node) as client:
