@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from rich.text import Text
 from inferq.client import AsyncClient
 from inferq.demo.chat import Chat, Row
 from inferq.demo.drive import stop_on_interrupt
+from inferq.demo.interrupts import Interrupts
 from inferq.demo.live import make_console, print_error
 from inferq.demo.options import GlobalOptions, parse_global
 from inferq.demo.places import print_nodes, print_places
@@ -41,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
     Whatever happens, the processes it has started are ended.
     """
     options = parse_global(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    interrupts = Interrupts()
+    interrupts.install()
     try:
-        return _run(options, make_console())
+        return _run(options, make_console(), interrupts)
     except ProcessFailed as exc:
         print_error(exc, exc.log)
     except InferqError as exc:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     return 1
 
 
-def _run(options: GlobalOptions, console: Console) -> int:
+def _run(options: GlobalOptions, console: Console, interrupts: Interrupts) -> int:
     with Stage() as stage:
         settings = _settings(stage)
         names = [f"gpu{number}@{HOST}" for number in range(options.nodes)]
@@ -62,8 +62,9 @@ def _run(options: GlobalOptions, console: Console) -> int:
         try:
             for name in names:
                 stage.start_node(name, _node_env(settings, options))
-            stage.wait_ready(settings)
-            return asyncio.run(_Talk(settings, options, stage).run(console))
+                interrupts.check()
+            stage.wait_ready(settings, interrupts.check)
+            return interrupts.run(_Talk(settings, options, stage).run(console))
         finally:
             stage.end_nodes()
             forget_topic(settings)

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -90,8 +90,13 @@ class Stage:
         """End all nodes; the server remains."""
         end_all(self.nodes)
 
-    def wait_ready(self, settings: Settings, timeout_s: float = READY_S) -> None:
-        """Wait until all nodes can be sent to.
+    def wait_ready(
+        self,
+        settings: Settings,
+        check: Callable[[], None] = lambda: None,
+        timeout_s: float = READY_S,
+    ) -> None:
+        """Wait until all nodes can be sent to, while ``check`` raises nothing.
 
         Raises:
             ProcessFailed: one has ended, or does not get ready.
@@ -100,6 +105,7 @@ class Stage:
         give_up_at = time.monotonic() + timeout_s
         names = {node.name for node in self.nodes}
         while True:
+            check()
             ready = {n.name for n in look_at_nodes(settings) if n.live and n.state == "ready"}
             if names <= ready:
                 return
