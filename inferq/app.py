@@ -12,13 +12,12 @@ from inferq.cluster.address import kombu_url
 from inferq.routing.topics import decode_queue, prefill_queue
 from inferq.settings import Settings
 from inferq.tasks import DECODE, PREFILL, register_tasks
-from inferq.transport import register_transports
+from inferq.transport import REDIS_SCHEME, REDIS_TRANSPORT, register_transports
 from inferq.worker.node import Node
 from inferq.worker.options import add_options
 from inferq.worker.seat import Seat
 from inferq.worker.steps import IntakeStep, NodeStep
 
-REDIS_TRANSPORT = "inferq.transport.redis:Transport"
 REDIS_BACKEND = "inferq.results.redis:StreamBackend"
 
 
@@ -65,7 +64,7 @@ def create_app(settings: Settings, *, broker_url: str, result_backend: str) -> I
 def create_cluster_app(settings: Settings) -> InferqApp:
     """An application for nodes and producers that share the Redis of the settings."""
     url = kombu_url(settings)
-    backend = f"{REDIS_BACKEND}+{url.removeprefix('redis+')}"
+    backend = f"{REDIS_BACKEND}+{url.removeprefix(REDIS_SCHEME + '+')}"
     return create_app(settings, broker_url=url, result_backend=backend)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferq.cluster.link import redis_url
 from inferq.settings import Settings
+from inferq.transport import REDIS_SCHEME
 
 
 def kombu_url(settings: Settings) -> str:
@@ -15,4 +16,6 @@ def kombu_url(settings: Settings) -> str:
     credentials, _, path = path.rpartition("@")
     options = dict(part.partition("=")[::2] for part in query.split("&") if part)
     at = f"{credentials}@" if credentials else ""
-    return f"redis+socket://{at}{path}?virtual_host={options.get('db', '0')}"
+    database = options.get("db", "0")
+    # Kombu's own scheme, redis+socket, would choose its transport instead of ours.
+    return f"{REDIS_SCHEME}+socket://{at}{path}?virtual_host={database}"

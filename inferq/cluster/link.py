@@ -127,14 +127,15 @@ class Link:
 def connection_pool(settings: Settings, timeout_s: float | None = None) -> Any:
     """Knows how to connect: address, password, TLS."""
     timeout_s = settings.cluster.redis_timeout_s if timeout_s is None else timeout_s
+    url = redis_url(settings)
     return redis.ConnectionPool.from_url(
-        redis_url(settings),
+        url,
         socket_timeout=timeout_s,
         socket_connect_timeout=settings.cluster.redis_timeout_s,
-        socket_keepalive=True,
         health_check_interval=0,
         retry=None,
         protocol=2,
+        **({} if url.startswith("unix://") else {"socket_keepalive": True}),
     )
 
 
