@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgpack
 import redis
@@ -20,14 +19,12 @@ from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
     NoScriptError,
-    RedisError,
     ResponseError,
 )
 
 from inferq.errors import SchedulerUnavailable
 from inferq.settings import Settings
 
-T = TypeVar("T")
 ScriptName = Literal[
     "adopt",
     "beat",
@@ -177,14 +174,3 @@ class Backoff:
         """Pause; False when there is no point in going on."""
         self._pause_s = min(self._most_s, max(0.01, self._pause_s * 2))
         return not self._stop.wait(self._pause_s * random.uniform(0.5, 1.0))
-
-
-def retrying(work: Callable[[], T], stop: threading.Event) -> T | None:
-    """Repeat until Redis answers; None when stopped first."""
-    backoff = Backoff(stop)
-    while True:
-        try:
-            return work()
-        except (*AWAY, RedisError):
-            if not backoff.wait():
-                return None

@@ -106,7 +106,7 @@ class Seat:
 
     def drain(self, timeout_s: float) -> None:
         """Take nothing more, finish what runs, hand back what is not done in time."""
-        self.taker.drain()
+        self.taker.stop()
         self.membership.announce("draining")
         give_up_at = time.monotonic() + timeout_s
         while len(self.deliveries) and time.monotonic() < give_up_at:

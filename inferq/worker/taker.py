@@ -61,7 +61,6 @@ class Taker:
         self._queue = Waiter(settings, settings.cluster.lease_ttl_s)
         self._bell = Waiter(settings, settings.cluster.lease_ttl_s)
         self._stop = threading.Event()
-        self._draining = False
         self._look_due = True
         #: The last look found nothing that more room would help to take.
         self._is_content = False
@@ -91,13 +90,8 @@ class Taker:
         if not self._is_content:
             self.look()
 
-    def drain(self) -> None:
-        """Take nothing from now on; returns when the last claim was handed over."""
-        self._draining = True
-        self.stop()
-
     def stop(self) -> None:
-        """End the thread."""
+        """Take nothing from now on; returns when the last claim was handed over."""
         self._stop.set()
         self._wakeup.set()
         if self._thread.is_alive():
@@ -154,7 +148,7 @@ class Taker:
         # Before room is measured: what becomes free from here on calls for another look.
         self._is_content = False
         look = None if self._is_stuck() else self._intake.open()
-        may_take = look is not None and not self._draining
+        may_take = look is not None and not self._stop.is_set()
         room = room_of(look.budget, self._intake) if look is not None else NO_ROOM
         reserve = ""
         if self._blocked:
