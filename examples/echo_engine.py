@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from inferq import Handoff, Request, Settings
 from inferq.engines import Capacity, Chunk, Engine
+from inferq.engines.base import Received
 
 SLOTS = 16
 
@@ -49,11 +50,13 @@ class EchoEngine(Engine):
         finally:
             self._live.discard(request.request_id)
 
-    def prefill(self, request: Request) -> AsyncIterator[Chunk]:
+    def prefill(self, request: Request, produced: Sequence[int] = ()) -> AsyncIterator[Chunk]:
         """This engine has no KV cache to hand off: a mixed node never asks."""
         raise NotImplementedError
 
-    def decode(self, request: Request, handoff: Handoff) -> AsyncIterator[Chunk]:
+    def decode(
+        self, request: Request, handoff: Handoff, received: Received
+    ) -> AsyncIterator[Chunk]:
         """See ``prefill``."""
         raise NotImplementedError
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from inferq.engines.base import Capacity, Chunk, Engine
+from inferq.engines.base import Capacity, Chunk, Engine, Received
 from inferq.errors import SettingsError
 from inferq.settings import Settings
 
-__all__ = ["Capacity", "Chunk", "Engine", "create_engine"]
+__all__ = ["Capacity", "Chunk", "Engine", "Received", "create_engine"]
 
 _FACTORIES = {
     "simulated": "inferq.engines.simulated:create",
     "llamacpp": "inferq.engines.llamacpp.engine:create",
+    "openai": "inferq.engines.openai:create",
     "noop": "inferq.engines.noop:NoopEngine",
 }
 

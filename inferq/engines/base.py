@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from inferq.messages import Handoff, Request
+from inferq.transfer.base import Transfer
+
+Family = Literal["sequential", "concurrent"]
 
 
 class Capacity(NamedTuple):
@@ -29,13 +32,26 @@ class Capacity(NamedTuple):
 class Chunk(NamedTuple):
     """Tokens of one request that an engine produced together.
 
-    The last chunk has a ``finish_reason``, or, after a prefill, a ``handoff``.
+    The last chunk has a ``finish_reason``, or, after a prefill, a ``handoff`` (with no tokens).
+    A concurrent prefill begins with its ``handoff`` instead, and ends however it ends.
     """
 
     token_ids: tuple[int, ...] = ()
     text: str = ""
     finish_reason: str | None = None
     handoff: Handoff | None = None
+
+
+class Received(NamedTuple):
+    """A KV cache that was brought to an engine, or nothing where the engine fetches it itself.
+
+    ``data`` is the engine's own form of it. ``nbytes`` crossed by ``protocol`` in ``seconds``.
+    """
+
+    data: Any = None
+    protocol: str = ""
+    nbytes: int = 0
+    seconds: float = 0.0
 
 
 class Engine(ABC):
@@ -49,12 +65,22 @@ class Engine(ABC):
         InvalidRequest: the request is wrong for this model (a token beyond the vocabulary).
         RequestTooLarge: it can never fit.
         EngineError: the engine could not compute it; other requests are not affected.
+        KvLost: the KV cache of a handoff cannot be had any more; a new prefill helps.
     """
 
     #: sequential: decode starts with what prefill returned. concurrent: both start at once.
-    handoff: ClassVar[Literal["sequential", "concurrent"]] = "sequential"
+    handoff: Family = "sequential"
     #: how a KV cache can leave or reach this engine, best first.
-    transfer_protocols: ClassVar[tuple[str, ...]] = ()
+    transfer_protocols: tuple[str, ...] = ()
+    #: Whether ``prefill`` can go on behind tokens that were produced before.
+    resumes: ClassVar[bool] = False
+
+    def use_transfer(self, transfer: Transfer) -> None:
+        """Send and fetch KV caches by this; before ``start``.
+
+        An engine that moves them by its own means, or not at all, needs none.
+        """
+        del transfer
 
     @abstractmethod
     async def start(self) -> None:
@@ -86,15 +112,34 @@ class Engine(ABC):
         """Prefill and decode on this engine: the whole answer."""
 
     @abstractmethod
-    def prefill(self, request: Request) -> AsyncIterator[Chunk]:
-        """Compute the KV cache and the first token; the last chunk has the handoff.
+    def prefill(self, request: Request, produced: Sequence[int] = ()) -> AsyncIterator[Chunk]:
+        """Compute the KV cache and the first token, then hand off.
 
-        An answer that ends with its first token has a finish reason instead.
+        ``produced``: tokens of the answer that are known already, for an engine that
+        ``resumes``; the chunks go on behind them.
+
+        Sequential: a chunk with the token, as soon as it is known, then one with the handoff; an
+        answer that ends with its first token has a finish reason instead. Concurrent: the handoff
+        first, then what the prefill side produces, if anything; decode repeats it.
         """
 
+    async def receive(self, handoff: Handoff) -> Received:
+        """Bring the KV cache of ``handoff`` here, for ``decode``.
+
+        Raises:
+            KvLost: it is gone, or did not arrive whole.
+        """
+        del handoff
+        return Received()
+
     @abstractmethod
-    def decode(self, request: Request, handoff: Handoff) -> AsyncIterator[Chunk]:
-        """Continue after the tokens of ``handoff``, which are not repeated."""
+    def decode(
+        self, request: Request, handoff: Handoff, received: Received
+    ) -> AsyncIterator[Chunk]:
+        """Continue behind the tokens of ``handoff``, which are not repeated.
+
+        ``received`` is what ``receive`` brought for this handoff.
+        """
 
     @abstractmethod
     def abort(self, request_id: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
-from inferq.engines.base import Capacity, Chunk, Engine
+from inferq.engines.base import Capacity, Chunk, Engine, Received
 from inferq.messages import FinishReason, Handoff, Request
 from inferq.settings import Settings
 
@@ -15,7 +15,7 @@ _PLENTY = 2**40
 class NoopEngine(Engine):
     """Yields ``max_tokens`` tokens of no meaning, ``tokens_per_output`` at a time."""
 
-    transfer_protocols: ClassVar[tuple[str, ...]] = ("local",)
+    resumes: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
         self._per_output = settings.noop.tokens_per_output
@@ -44,22 +44,34 @@ class NoopEngine(Engine):
         """The whole answer, without waiting."""
         return self._tokens(request, 0, request.max_tokens)
 
-    async def prefill(self, request: Request) -> AsyncIterator[Chunk]:
-        """One token and a handoff."""
-        async for chunk in self._tokens(request, 0, 1):
-            if request.max_tokens == 1:
+    async def prefill(self, request: Request, produced: Sequence[int] = ()) -> AsyncIterator[Chunk]:
+        """One token and a handoff, of no KV cache."""
+        at = len(produced)
+        if at + 1 >= request.max_tokens:
+            async for chunk in self._tokens(request, at, request.max_tokens):
                 yield chunk
+            return
+        self._live.add(request.request_id)
+        try:
+            yield Chunk((at,))
+            if request.request_id not in self._live:
+                yield Chunk(finish_reason=FinishReason.CANCELLED.value)
                 return
-            handoff = Handoff(
-                request_id=request.request_id,
-                protocol="local",
-                prompt_tokens=max(1, self.count_tokens(request)),
-                token_ids=chunk.token_ids,
+            yield Chunk(
+                handoff=Handoff(
+                    request_id=request.request_id,
+                    prompt_tokens=max(1, self.count_tokens(request)),
+                    token_ids=(*produced, at),
+                )
             )
-            yield Chunk(chunk.token_ids, handoff=handoff)
+        finally:
+            self._live.discard(request.request_id)
 
-    def decode(self, request: Request, handoff: Handoff) -> AsyncIterator[Chunk]:
+    def decode(
+        self, request: Request, handoff: Handoff, received: Received
+    ) -> AsyncIterator[Chunk]:
         """The rest."""
+        del received
         return self._tokens(request, len(handoff.token_ids), request.max_tokens)
 
     def abort(self, request_id: str) -> bool:

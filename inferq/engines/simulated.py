@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from inferq.engines.batching import BatchingEngine, Limits, Row
 from inferq.engines.costs import PRESETS
+from inferq.errors import EngineStepError
 from inferq.messages import Request
 from inferq.settings import Settings, SimulatedSettings
 
@@ -24,6 +25,9 @@ _ONSETS = ("b", "d", "f", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "st"
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
 #: Shorter waits than this are carried over to the next step: timers are no finer.
 _SHORTEST_SLEEP_S = 0.001
+_NOISE_BYTES = 65_536
+#: Up to this size a cache is made sooner than a thread is asked to.
+_AT_ONCE_BYTES = 65_536
 _MASK = 2**64 - 1
 
 
@@ -99,13 +103,28 @@ class SimulatedExecutor:
             for row, key in zip(rows, keys, strict=True)
         ]
 
-    def export_kv(self, slot: int) -> bytes:
-        """A stand-in: the tokens follow from the prompt."""
+    async def kv_bytes(self, slot: int, tokens: int) -> int:
+        """So many a token."""
         del slot
-        return b""
+        return tokens * self._settings.kv_bytes_per_token
 
-    def import_kv(self, slot: int, data: bytes) -> None:
-        """There is no cache to fill."""
+    async def export_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """Bytes that follow from prompt and seed, as a real cache does."""
+        key = self._keys[slot]
+        if len(memory) <= _AT_ONCE_BYTES:
+            memory[:] = _kv(key, tokens, len(memory))
+        else:
+            await asyncio.to_thread(_write_kv, key, tokens, memory)
+
+    async def import_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """Refuse any other bytes."""
+        key, size = self._keys[slot], await self.kv_bytes(slot, tokens)
+        if len(memory) <= _AT_ONCE_BYTES:
+            expected = _kv(key, tokens, size)
+        else:
+            expected = await asyncio.to_thread(_kv, key, tokens, size)
+        if memory != expected:
+            raise EngineStepError("this is not the KV cache of these tokens")
 
     async def _spend(self, rows: Sequence[Row]) -> None:
         decoding = [row for row in rows if len(row.tokens) == 1]
@@ -125,6 +144,16 @@ class SimulatedExecutor:
         if not row.ban_end and (noise >> 11) / 2**53 < self._settings.end_probability:
             return END_TOKEN
         return 1 + noise % (self._settings.vocab_size - 1)
+
+
+def _kv(key: int, tokens: int, size: int) -> bytes:
+    """Noise, which repeats itself: making it must cost less than moving it."""
+    noise = hashlib.shake_128(struct.pack("<QQ", key, tokens)).digest(min(size, _NOISE_BYTES))
+    return (noise * (1 + size // _NOISE_BYTES))[:size]
+
+
+def _write_kv(key: int, tokens: int, memory: memoryview) -> None:
+    memory[:] = _kv(key, tokens, len(memory))
 
 
 def _mix(x: int) -> int:

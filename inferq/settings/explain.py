@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from inferq.errors import SettingsError
 
-SECRETS = frozenset({"scheduler_password", "scheduler_url"})
+#: In an address.
+_PASSWORD = re.compile(r"//[^/\s]*@")
+#: Settings that are never printed; what is wrong with them is.
+SECRETS = frozenset({"scheduler_password", "scheduler_url", "transfer.token", "openai.api_key"})
 
 
 def explain(exc: ValidationError, model: type[BaseModel]) -> SettingsError:
@@ -26,8 +31,14 @@ def unreadable(exc: Exception) -> SettingsError:
 def _sentence(name: str, error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{name}: unknown setting; allowed are {', '.join(_siblings(error, model))}"
-    value = "(secret)" if name in SECRETS else repr(error["input"])[:200]
+    hidden = _is_secret(name) or _PASSWORD.search(str(error["input"]))
+    value = "(secret)" if hidden else repr(error["input"])[:200]
     return f"{name}={value}: {error['msg']}"
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a setting is a secret, or a group that may hold one."""
+    return any(secret == name or secret.startswith(f"{name}.") for secret in SECRETS)
 
 
 def _siblings(error: ErrorDetails, model: type[BaseModel]) -> list[str]:

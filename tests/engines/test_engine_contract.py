@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from inferq import InvalidRequest, Request, RequestTooLarge, Settings
+from inferq import Handoff, InvalidRequest, Request, RequestTooLarge, Settings
 from inferq.engines import Chunk, Engine, create_engine
+from inferq.engines.base import Received
+from inferq.errors import KvLost
+from inferq.transfer import Transfer, create_transfer
 
 LLAMA = {"context_tokens": 1024, "max_slots": 8, "threads": 1}
 ENGINES = {
@@ -37,6 +41,50 @@ def with_engine(name: str, check: Check) -> None:
     asyncio.run(run())
 
 
+class Pair(NamedTuple):
+    """Two engines of one kind, as two nodes have them."""
+
+    first: Engine
+    second: Engine
+    transfers: list[Transfer]
+
+
+def with_pair(name: str, check: Callable[[Pair], Awaitable[None]]) -> None:
+    async def run() -> None:
+        settings = ENGINES[name].model_copy(update={"scheduler_name": "splitwise"})
+        engines = [create_engine(settings) for _ in range(2)]
+        transfers = [create_transfer(settings) for _ in engines]
+        for engine, transfer in zip(engines, transfers, strict=True):
+            await transfer.start()
+            engine.use_transfer(transfer)
+            await engine.start()
+        try:
+            async with asyncio.timeout(60):
+                await check(Pair(engines[0], engines[1], transfers))
+        finally:
+            for engine, transfer in zip(engines, transfers, strict=True):
+                await engine.stop()
+                await transfer.stop()
+
+    asyncio.run(run())
+
+
+async def prefill(
+    engine: Engine, request: Request, produced: Sequence[int] = ()
+) -> tuple[list[Chunk], Handoff]:
+    chunks = await read(engine.prefill(request, produced))
+    handoff = chunks[-1].handoff
+    assert handoff is not None
+    # As it arrives at the other node.
+    return chunks, Handoff.parse(json.loads(json.dumps(handoff.model_dump())))
+
+
+async def turns(count: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def ask(request_id: str = "r", **fields: Any) -> Request:
     defaults = {"prompt": "The sea is", "max_tokens": 12, "seed": 7, "ignore_eos": True}
     return Request.parse({**defaults, **fields, "request_id": request_id})
@@ -44,6 +92,10 @@ def ask(request_id: str = "r", **fields: Any) -> Request:
 
 async def read(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
     return [chunk async for chunk in chunks]
+
+
+def text(chunks: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
 
 
 def tokens(chunks: list[Chunk]) -> list[int]:
@@ -69,33 +121,187 @@ def test_the_same_request_gives_the_same_tokens(name: str) -> None:
     with_engine(name, check)
 
 
-def test_prefill_and_decode_continue_each_other(name: str) -> None:
+def test_a_prefill_gives_its_token_at_once_and_then_the_handoff_alone(name: str) -> None:
     async def check(engine: Engine) -> None:
         request = ask(temperature=0)
-        whole = tokens(await read(engine.generate(request)))
-        prefilled = await read(engine.prefill(request))
-        handoff = prefilled[-1].handoff
-        assert handoff is not None
-        assert handoff.protocol in engine.transfer_protocols
-        assert list(handoff.token_ids) == tokens(prefilled)
-        rest = await read(engine.decode(request, handoff))
-        assert tokens(prefilled) + tokens(rest) == whole
+        whole = await read(engine.generate(request))
+        first, second = await read(engine.prefill(request))
+        assert first.token_ids == tuple(tokens(whole)[:1])
+        assert first.handoff is None
+        assert first.finish_reason is None
+        assert second.token_ids == ()
+        assert second.handoff is not None
+        assert second.handoff.token_ids == first.token_ids
+        assert second.handoff.text == first.text
+        assert second.handoff.protocols == engine.transfer_protocols
 
     with_engine(name, check)
 
 
-def test_decode_works_when_the_kept_cache_is_gone(name: str) -> None:
+def test_a_handoff_within_one_engine_needs_nothing_else(name: str) -> None:
     async def check(engine: Engine) -> None:
         request = ask(temperature=0)
         whole = tokens(await read(engine.generate(request)))
-        prefilled = await read(engine.prefill(request))
-        handoff = prefilled[-1].handoff
-        assert handoff is not None
-        lost = handoff.model_copy(update={"kv": {"key": "gone"}})
-        rest = await read(engine.decode(request, lost))
-        assert tokens(prefilled) + tokens(rest) == whole
+        chunks, handoff = await prefill(engine, request)
+        received = await engine.receive(handoff)
+        rest = await read(engine.decode(request, handoff, received))
+        assert tokens(chunks) + tokens(rest) == whole
 
     with_engine(name, check)
+
+
+def test_prefill_and_decode_on_two_engines_give_one_answer(name: str) -> None:
+    async def check(pair: Pair) -> None:
+        request = ask(temperature=0)
+        whole = await read(pair.second.generate(request))
+        chunks, handoff = await prefill(pair.first, request)
+        received = await pair.second.receive(handoff)
+        assert (received.nbytes > 0) is (name != "noop")
+        rest = await read(pair.second.decode(request, handoff, received))
+        assert tokens(chunks) + tokens(rest) == tokens(whole)
+        assert text(chunks) + text(rest) == text(whole)
+        assert rest[-1].finish_reason == whole[-1].finish_reason
+
+    with_pair(name, check)
+
+
+def test_a_prefill_goes_on_behind_tokens_that_are_known(name: str) -> None:
+    async def check(pair: Pair) -> None:
+        assert pair.first.resumes
+        request = ask(temperature=0)
+        whole = tokens(await read(pair.second.generate(request)))
+        for known in (1, 5, 10):
+            chunks, handoff = await prefill(pair.first, request, whole[:known])
+            assert tokens(chunks) == whole[known : known + 1]
+            assert list(handoff.token_ids) == whole[: known + 1]
+            assert handoff.prompt_tokens == pair.first.count_tokens(request)
+            received = await pair.second.receive(handoff)
+            rest = await read(pair.second.decode(request, handoff, received))
+            assert tokens(rest) == whole[known + 1 :]
+        last = await read(pair.first.prefill(request, whole[:11]))
+        assert tokens(last) == whole[11:]
+        assert last[-1].finish_reason == "length"
+
+    with_pair(name, check)
+
+
+def test_a_stop_string_is_found_across_a_handoff(name: str) -> None:
+    if name == "noop":
+        pytest.skip("it has no text")
+
+    async def check(pair: Pair) -> None:
+        plain = await read(pair.second.generate(ask(temperature=0)))
+        shown = [chunk.text for chunk in plain if chunk.text]
+        request = ask(temperature=0, stop=[shown[0][-1:] + shown[1][:2]])
+        whole = await read(pair.second.generate(request))
+        assert whole[-1].finish_reason == "stop"
+        chunks, handoff = await prefill(pair.first, request)
+        received = await pair.second.receive(handoff)
+        rest = await read(pair.second.decode(request, handoff, received))
+        assert text(chunks) + text(rest) == text(whole)
+        assert rest[-1].finish_reason == "stop"
+
+    with_pair(name, check)
+
+
+def test_a_cache_that_is_gone_is_lost_and_can_be_computed_again(name: str) -> None:
+    if name == "noop":
+        pytest.skip("it has no KV cache")
+
+    async def check(pair: Pair) -> None:
+        request = ask(temperature=0)
+        whole = tokens(await read(pair.second.generate(request)))
+        chunks, handoff = await prefill(pair.first, request)
+        pair.transfers[0].free([request.request_id])
+        with pytest.raises(KvLost):
+            await pair.second.receive(handoff)
+        rest = await read(pair.second.decode(request, handoff, Received()))
+        assert tokens(chunks) + tokens(rest) == whole
+
+    with_pair(name, check)
+
+
+def test_a_cache_that_the_engine_refuses_fails_its_own_request_alone(name: str) -> None:
+    if name == "noop":
+        pytest.skip("it has no KV cache")
+
+    async def check(pair: Pair) -> None:
+        idle = pair.second.capacity()
+        request = ask(temperature=0)
+        _, handoff = await prefill(pair.first, request)
+        received = await pair.second.receive(handoff)
+        other = asyncio.create_task(read(pair.second.generate(ask("other", max_tokens=60))))
+        for damaged in (received.data[:-9], received.data[:0]):
+            with pytest.raises(KvLost, match="refused"):
+                await read(pair.second.decode(request, handoff, received._replace(data=damaged)))
+        assert len(tokens(await other)) == 60
+        assert pair.second.capacity() == idle
+
+    with_pair(name, check)
+
+
+async def leave_prefill(pair: Pair, *, chunks_read: int, steps: int) -> int:
+    """Read some chunks, let the engine go on for some turns, and leave; what is kept then."""
+    started = pair.first.prefill(ask(prompt="The sea is " * 8))
+    async with aclosing(started) as chunks:  # type: ignore[type-var]
+        first = asyncio.ensure_future(anext(chunks))
+        if chunks_read == 0:
+            await turns(1 + steps)
+            first.cancel()
+            await asyncio.wait([first])
+        for number in range(chunks_read):
+            await (first if number == 0 else anext(chunks))
+            await turns(steps)
+    await turns(3)  # what is cancelled hears of it at its next turn
+    return len(pair.transfers[0].kept())
+
+
+@pytest.mark.parametrize("chunks_read", range(3))
+def test_a_prefill_that_is_left_leaves_nothing_behind_unless_it_was_handed_off(
+    name: str, chunks_read: int
+) -> None:
+    async def check(pair: Pair) -> None:
+        idle = pair.first.capacity()
+        handed_off = chunks_read == 2 and name != "noop"
+        for steps in range(6):
+            kept = await leave_prefill(pair, chunks_read=chunks_read, steps=steps)
+            assert kept == handed_off
+            assert pair.first.capacity() == idle
+            pair.transfers[0].free(["r"])
+        assert len(tokens(await read(pair.first.generate(ask())))) == 12
+
+    with_pair(name, check)
+
+
+def test_a_decode_that_is_aborted_gives_everything_back(name: str) -> None:
+    async def check(pair: Pair) -> None:
+        idle = pair.second.capacity()
+        request = ask(prompt="The sea is " * 8, max_tokens=300)
+        for steps in range(6):
+            _, handoff = await prefill(pair.first, request)
+            received = await pair.second.receive(handoff)
+            answer = asyncio.create_task(read(pair.second.decode(request, handoff, received)))
+            await turns(1 + steps)
+            if pair.second.abort("r"):
+                assert (await answer)[-1].finish_reason == "cancelled"
+            await answer
+            assert pair.second.capacity() == idle
+        assert len(tokens(await read(pair.second.generate(ask())))) == 12
+
+    with_pair(name, check)
+
+
+def test_stopping_while_caches_move_ends_cleanly(name: str) -> None:
+    async def check(pair: Pair) -> None:
+        leaving = [pair.first.prefill(ask(str(n))) for n in range(3)]
+        for chunks in leaving:
+            await anext(chunks)
+        await pair.first.stop()
+        for chunks in leaving:
+            last = (await read(chunks))[-1]
+            assert last.handoff is not None or last.finish_reason == "cancelled"
+
+    with_pair(name, check)
 
 
 def test_a_prefill_of_one_token_ends_the_answer(name: str) -> None:

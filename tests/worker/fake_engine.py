@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from inferq.engines.base import Capacity, Chunk, Engine
+from inferq.engines.base import Capacity, Chunk, Engine, Received
 from inferq.errors import InvalidRequest
 from inferq.messages import Handoff, Request
 from inferq.messages.headers import SIZE_HEADER
@@ -39,10 +39,12 @@ class FakeEngine(Engine):
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         raise NotImplementedError
 
-    def prefill(self, request: Request) -> AsyncIterator[Chunk]:
+    def prefill(self, request: Request, produced: Sequence[int] = ()) -> AsyncIterator[Chunk]:
         raise NotImplementedError
 
-    def decode(self, request: Request, handoff: Handoff) -> AsyncIterator[Chunk]:
+    def decode(
+        self, request: Request, handoff: Handoff, received: Received
+    ) -> AsyncIterator[Chunk]:
         raise NotImplementedError
 
     def abort(self, request_id: str) -> bool:

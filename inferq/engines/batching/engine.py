@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from collections.abc import Sequence as Seq
 from typing import ClassVar
 
-from inferq.engines.base import Capacity, Chunk, Engine
-from inferq.engines.batching.blocks import blocks_for
+from inferq.engines.base import Capacity, Chunk, Engine, Received
+from inferq.engines.batching import moves
 from inferq.engines.batching.executor import Executor, Limits, Row
+from inferq.engines.batching.fit import check_fit
 from inferq.engines.batching.planner import Planner
 from inferq.engines.batching.sequence import Purpose, Sequence
-from inferq.errors import (
-    EngineError,
-    EngineStartError,
-    EngineStepError,
-    InvalidRequest,
-    RequestTooLarge,
-)
+from inferq.errors import EngineError, EngineStartError, EngineStepError, InvalidRequest, KvLost
 from inferq.messages import FinishReason, Handoff, Request
+from inferq.transfer.base import Transfer
+from inferq.transfer.memory import MemoryTransfer
 
 logger = logging.getLogger(__name__)
 
-LOCAL_KV = "local"
 #: Whole steps that may fail in a row before the executor is restarted.
 FAILED_STEPS_BEFORE_RESTART = 3
 
@@ -37,14 +32,16 @@ class BatchingEngine(Engine):
     All state changes on the event loop that called ``start``, so there are no locks.
     """
 
-    transfer_protocols: ClassVar[tuple[str, ...]] = (LOCAL_KV,)
+    resumes: ClassVar[bool] = True
 
     def __init__(self, executor: Executor, *, reserved_output_blocks: int) -> None:
         self._executor = executor
         self._reserved = reserved_output_blocks
         self._numbers = itertools.count()
         self._live: dict[str, Sequence] = {}
-        self._kept_kv: OrderedDict[str, bytes] = OrderedDict()
+        self._own_transfer: Transfer | None = MemoryTransfer()
+        self._transfer: Transfer = self._own_transfer
+        self.transfer_protocols = self._transfer.protocols
         self._work = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._limits: Limits | None = None
@@ -52,8 +49,15 @@ class BatchingEngine(Engine):
         self._broken: str | None = None
         self._failed_steps = 0
 
+    def use_transfer(self, transfer: Transfer) -> None:
+        """Send and fetch KV caches by this; without it they stay in this engine."""
+        self._own_transfer, self._transfer = None, transfer
+        self.transfer_protocols = transfer.protocols
+
     async def start(self) -> None:
         """Load the executor and start the loop of steps."""
+        if self._own_transfer is not None:
+            await self._own_transfer.start()
         self._limits = await self._executor.start()
         self._planner = Planner(self._limits, self._reserved)
         self._loop_task = asyncio.create_task(self._steps(), name="inferq-engine")
@@ -63,11 +67,14 @@ class BatchingEngine(Engine):
         task, self._loop_task = self._loop_task, None
         if task is None:
             return
+        ended = [task, *(s.move for s in self._live.values() if s.move is not None)]
         for request_id in list(self._live):
             self.abort(request_id)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*ended, return_exceptions=True)
         await self._executor.stop()
+        if self._own_transfer is not None:
+            await self._own_transfer.stop()
 
     def capacity(self) -> Capacity:
         """What is free, less what waiting sequences will take."""
@@ -83,23 +90,31 @@ class BatchingEngine(Engine):
         )
 
     def count_tokens(self, request: Request) -> int:
-        """Length of the prompt, tokenized when it is text."""
+        """Length of the prompt, tokenized when it is text.
+
+        Whether its whole answer fits is checked where it is to be computed.
+        """
         prompt = self._executor.tokenize(request)
-        check_fit(request, prompt, self._started())
+        check_fit(request, prompt, self._started(), whole=False)
         return len(prompt)
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Prefill and decode here."""
         return self._stream(self._enter(request, Purpose.WHOLE))
 
-    def prefill(self, request: Request) -> AsyncIterator[Chunk]:
-        """Compute the prompt and one token, and keep the KV cache for ``decode``."""
-        return self._stream(self._enter(request, Purpose.PREFILL))
+    def prefill(self, request: Request, produced: Seq[int] = ()) -> AsyncIterator[Chunk]:
+        """Compute the prompt and one token, and offer the KV cache to other nodes."""
+        return self._stream(self._enter(request, Purpose.PREFILL, produced))
 
-    def decode(self, request: Request, handoff: Handoff) -> AsyncIterator[Chunk]:
-        """Continue from the kept KV cache, or compute it again when it is gone."""
-        kept = self._kept_kv.pop(str(handoff.kv.get("key")), None)
-        return self._stream(self._enter(request, Purpose.WHOLE, handoff.token_ids, kept))
+    async def receive(self, handoff: Handoff) -> Received:
+        """Fetch the KV cache from the node that offers it."""
+        return await moves.receive(handoff, self._transfer)
+
+    def decode(
+        self, request: Request, handoff: Handoff, received: Received
+    ) -> AsyncIterator[Chunk]:
+        """Continue from the received KV cache; without one, compute it again."""
+        return self._stream(self._enter(request, Purpose.WHOLE, handoff.token_ids, received.data))
 
     def abort(self, request_id: str) -> bool:
         """End the request; its iterator gets a last chunk that says cancelled."""
@@ -119,7 +134,7 @@ class BatchingEngine(Engine):
         request: Request,
         purpose: Purpose,
         produced: Seq[int] = (),
-        kv: bytes | None = None,
+        kv: memoryview | None = None,
     ) -> Sequence:
         limits = self._started()
         if self._broken is not None or self._loop_task is None:
@@ -127,11 +142,15 @@ class BatchingEngine(Engine):
         if request.request_id in self._live:
             raise InvalidRequest("request_id", f"{request.request_id!r} is running on this engine")
         prompt = self._executor.tokenize(request)
-        check_fit(request, prompt, limits)
+        check_fit(request, prompt, limits, produced=produced, whole=purpose is Purpose.WHOLE)
         sequence = Sequence(
             next(self._numbers), request, [*prompt, *produced], purpose, len(produced)
         )
-        sequence.imported_kv = kv
+        reason = sequence.replay(self._executor.piece, self._executor.is_end)
+        if reason is not None:
+            sequence.output.put(Chunk(finish_reason=reason), last=True)
+            return sequence
+        sequence.received = kv
         self._live[request.request_id] = sequence
         self._planner.add(sequence, self._open)
         self._work.set()
@@ -141,21 +160,25 @@ class BatchingEngine(Engine):
         try:
             while True:
                 chunk = await sequence.output.get()
+                if chunk.handoff is not None:
+                    # From here on somebody knows of the KV cache, and fetches or frees it.
+                    sequence.is_offered = False
                 yield chunk
                 if chunk.finish_reason is not None or chunk.handoff is not None:
                     return
         finally:
             self._end(sequence, Chunk(finish_reason=FinishReason.CANCELLED.value))
+            if sequence.is_offered:
+                self._transfer.free([sequence.request.request_id])
 
     def _open(self, sequence: Sequence) -> None:
         """A sequence has got its room: at the start, or again after a preemption."""
         assert sequence.slot is not None
         prompt = sequence.tokens[: sequence.prompt_tokens]
         self._executor.open_slot(sequence.slot, sequence.request, prompt)
-        kv, sequence.imported_kv = sequence.imported_kv, None
-        if kv is not None:
-            self._executor.import_kv(sequence.slot, kv)
-            sequence.computed = len(sequence.tokens) - 1
+        if sequence.received is not None:
+            self._planner.hold(sequence)
+            sequence.move = asyncio.create_task(self._move_in(sequence))
 
     def _preempt(self, sequence: Sequence) -> None:
         assert sequence.slot is not None
@@ -166,6 +189,8 @@ class BatchingEngine(Engine):
         if self._live.get(sequence.request.request_id) is not sequence:
             return
         del self._live[sequence.request.request_id]
+        if sequence.move is not None and sequence.move is not asyncio.current_task():
+            sequence.move.cancel()
         if sequence.slot is not None:
             self._executor.close_slot(sequence.slot)
         self._planner.remove(sequence)
@@ -182,6 +207,11 @@ class BatchingEngine(Engine):
             if not planned:
                 self._planner.start_waiting(self._open)
                 planned = self._planner.plan(self._preempt)
+            if not planned:
+                # All that live are held: their moves end, and say so.
+                self._work.clear()
+                await self._work.wait()
+                continue
             results = await self._run(planned)
             for (sequence, row), result in zip(planned, results, strict=True):
                 if not sequence.ended:
@@ -220,24 +250,30 @@ class BatchingEngine(Engine):
         if chunk.finish_reason is not None:
             self._end(sequence, chunk)
         elif sequence.purpose is Purpose.PREFILL:
-            self._end(sequence, chunk._replace(handoff=self._hand_off(sequence, chunk)))
+            sequence.output.put(chunk, last=False)
+            self._planner.hold(sequence)
+            sequence.move = asyncio.create_task(self._move_out(sequence, chunk))
         else:
             sequence.output.put(chunk, last=False)
 
-    def _hand_off(self, sequence: Sequence, chunk: Chunk) -> Handoff:
-        assert sequence.slot is not None
-        key = f"{sequence.request.request_id}/{sequence.number}"
-        self._kept_kv[key] = self._executor.export_kv(sequence.slot)
-        while len(self._kept_kv) > self._started().max_slots:
-            self._kept_kv.popitem(last=False)
-        return Handoff(
-            request_id=sequence.request.request_id,
-            protocol=LOCAL_KV,
-            prompt_tokens=sequence.prompt_tokens,
-            token_ids=chunk.token_ids,
-            text=chunk.text,
-            kv={"key": key},
-        )
+    async def _move_out(self, sequence: Sequence, last: Chunk) -> None:
+        try:
+            handoff = await moves.send(sequence, last, self._executor, self._transfer)
+        except EngineError as exc:
+            self._end(sequence, exc)
+            return
+        sequence.is_offered = True
+        self._end(sequence, Chunk(handoff=handoff))
+
+    async def _move_in(self, sequence: Sequence) -> None:
+        try:
+            await moves.load(sequence, self._executor)
+        except KvLost as exc:
+            self._end(sequence, exc)
+            return
+        sequence.move = None
+        self._planner.resume(sequence)
+        self._work.set()
 
     async def _check_health(self, results: list[int | EngineStepError | None]) -> None:
         """Restart an executor that computes nothing any more; give up when that fails."""
@@ -255,33 +291,9 @@ class BatchingEngine(Engine):
         lost = EngineStepError("the engine was restarted")
         for sequence in list(self._live.values()):
             self._end(sequence, lost)
-        self._kept_kv.clear()
         try:
             await self._executor.stop()
             await self._executor.start()
         except EngineStartError as exc:
             self._broken = str(exc)
             logger.critical("the engine did not come back: %s", exc)
-
-
-def check_fit(request: Request, prompt: Seq[int], limits: Limits) -> None:
-    """Refuse what no amount of waiting would make fit.
-
-    Raises:
-        InvalidRequest: the prompt has no token, or one beyond the vocabulary.
-        RequestTooLarge: prompt and answer exceed the model's length or the whole KV cache.
-    """
-    if not prompt:
-        raise InvalidRequest("prompt", "has no tokens")
-    if max(prompt) >= limits.vocab_size:
-        raise InvalidRequest(
-            "prompt_token_ids", f"{max(prompt)} is beyond the vocabulary of {limits.vocab_size}"
-        )
-    longest = min(limits.max_model_len, limits.total_blocks * limits.block_size)
-    total = len(prompt) + request.max_tokens
-    if total > longest or blocks_for(total, limits.block_size) > limits.total_blocks:
-        raise RequestTooLarge(
-            "max_tokens" if len(prompt) < longest else "prompt",
-            f"{len(prompt)} prompt tokens and {request.max_tokens} answer tokens exceed "
-            f"the {longest} tokens that this model and its KV cache hold",
-        )

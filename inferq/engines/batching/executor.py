@@ -66,8 +66,14 @@ class Executor(Protocol):
         A run that raised may be repeated with the same rows or with fewer.
         """
 
-    def export_kv(self, slot: int) -> bytes:
-        """The slot's KV cache, for another slot."""
+    async def kv_bytes(self, slot: int, tokens: int) -> int:
+        """Size of the slot's KV cache, of so many tokens, as ``export_kv`` writes it."""
 
-    def import_kv(self, slot: int, data: bytes) -> None:
-        """Give an open slot the KV cache of another."""
+    async def export_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """Write the slot's KV cache into memory of the size that ``kv_bytes`` said."""
+
+    async def import_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """Give an open slot the KV cache of another, of so many tokens.
+
+        Raises EngineError when it is refused; the slot is empty then.
+        """

@@ -11,11 +11,12 @@ from inferq.engines.batching.sequence import Sequence
 
 
 class Planner:
-    """The sequences of an engine, in three states: waiting, running, gone.
+    """The sequences of an engine, in four states: waiting, running, held, gone.
 
-    Running sequences hold a slot and blocks. When a running sequence needs a block and none
-    is free, the youngest running one gives up its blocks and computes again later; the
-    oldest is never preempted by another, so work always ends.
+    Running and held sequences have a slot and blocks. When a running sequence needs a block and
+    none is free, the youngest running one gives up its blocks and computes again later; the
+    oldest is never preempted by another, so work always ends. A held sequence's KV cache moves in
+    or out: it has no rows, and is not preempted.
     """
 
     def __init__(self, limits: Limits, reserved_output_blocks: int) -> None:
@@ -50,6 +51,15 @@ class Planner:
             sequence = self.waiting.popleft()
             self.running.append(sequence)
             on_start(sequence)
+        self.running.sort(key=lambda s: s.number)
+
+    def hold(self, sequence: Sequence) -> None:
+        """A running sequence has no rows until ``resume``."""
+        self.running.remove(sequence)
+
+    def resume(self, sequence: Sequence) -> None:
+        """A held sequence runs."""
+        self.running.append(sequence)
         self.running.sort(key=lambda s: s.number)
 
     def remove(self, sequence: Sequence) -> None:

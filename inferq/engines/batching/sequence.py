@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from enum import StrEnum
 
@@ -35,10 +36,30 @@ class Sequence:
         self.prompt_tokens = len(tokens) - produced
         self.tokens = list(tokens)
         self.computed = 0
-        self.imported_kv: bytes | None = None
+        #: A KV cache that waits for the sequence to get its slot.
+        self.received: memoryview | None = None
+        #: What moves its KV cache, in or out, while it is held.
+        self.move: asyncio.Task[None] | None = None
+        #: Its KV cache is kept for another node, which has not been told yet.
+        self.is_offered = False
         self.slot: int | None = None
-        self.answer = Answer(request, produced=produced)
+        self.answer = Answer(request)
         self.output = Channel()
+        self.replayed = ""
+
+    def replay(self, piece: Callable[[int], bytes], is_end: Callable[[int], bool]) -> str | None:
+        """Bring the answer's text to where the tokens are that were produced before.
+
+        Without it, half a character or half a stop string at the end of one node's tokens would
+        be lost on the next. Returns the finish reason if they end the answer.
+        """
+        for token in self.tokens[self.prompt_tokens :]:
+            end = is_end(token)
+            text, reason = self.answer.push(token, b"" if end else piece(token), is_end=end)
+            self.replayed += text
+            if reason is not None:
+                return reason.value
+        return None
 
     @property
     def pending(self) -> int:

@@ -141,34 +141,40 @@ class LlamaContext(Closing):
             self._check_sequences((seq_id,))
             self._library.call.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
 
-    def state_get(self, seq_id: int) -> bytes:
-        """Return what the sequence holds, for ``state_set`` of a context of the same model.
-
-        Raises ``EngineStepError`` when llama.cpp fails to write it.
-        """
-        call = self._library.call
+    def state_size(self, seq_id: int) -> int:
+        """Return the size of what ``state_get`` would write, in bytes."""
         with self.using() as pointer:
             self._check_sequences((seq_id,))
-            size: int = call.llama_state_seq_get_size(pointer, seq_id)
-            data = ctypes.create_string_buffer(size)
-            written: int = call.llama_state_seq_get_data(pointer, data, size, seq_id)
-            if written == 0:
-                raise EngineStepError(f"llama.cpp cannot export sequence {seq_id}")
-            return data.raw[:written]
+            size: int = self._library.call.llama_state_seq_get_size(pointer, seq_id)
+            return size
 
-    def state_set(self, seq_id: int, data: bytes) -> None:
-        """Replace what the sequence holds by ``data`` from ``state_get``.
+    def state_get(self, seq_id: int, memory: memoryview) -> None:
+        """Write what the sequence holds, for ``state_set`` of a context of the same model.
 
-        The logits are not part of it: decode at least one token before sampling. Raises
-        ``EngineStepError`` when the data is damaged, comes from another model or does not fit
-        into the free cells; the sequence is then empty.
+        ``memory`` has ``state_size`` bytes. Raises ``EngineStepError`` when llama.cpp fails.
         """
-        call, log = self._library.call, self._library.log
+        call, size = self._library.call, len(memory)
+        with self.using() as pointer:
+            self._check_sequences((seq_id,))
+            target = (ctypes.c_char * size).from_buffer(memory)
+            if call.llama_state_seq_get_data(pointer, target, size, seq_id) != size:
+                raise EngineStepError(f"llama.cpp cannot export sequence {seq_id}")
+
+    def state_set(self, seq_id: int, memory: memoryview) -> None:
+        """Replace what the sequence holds by what ``state_get`` has written.
+
+        ``memory`` must be writable, though it is only read. The logits are not part of it:
+        decode at least one token before sampling. Raises ``EngineStepError`` when the data
+        comes from another model or does not fit into the free cells; the sequence is then
+        empty. Not all damage is noticed: what may be damaged needs a checksum.
+        """
+        call, log, size = self._library.call, self._library.log, len(memory)
         with self.using() as pointer:
             self._check_sequences((seq_id,))
             log.clear()
-            read: int = call.llama_state_seq_set_data(pointer, data, len(data), seq_id)
-            if read != len(data) or not data:
+            source = (ctypes.c_char * size).from_buffer(memory)
+            read: int = call.llama_state_seq_set_data(pointer, source, size, seq_id)
+            if read != size or size == 0:
                 call.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
                 raise EngineStepError(log.explain(f"llama.cpp refused the state of {seq_id}"))
 

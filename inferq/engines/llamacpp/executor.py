@@ -14,7 +14,7 @@ from inferq.engines.llamacpp.context import LlamaContext
 from inferq.engines.llamacpp.files import check_gguf, find_model
 from inferq.engines.llamacpp.model import LlamaModel
 from inferq.engines.llamacpp.sampling import Sampler
-from inferq.errors import EngineError, InvalidRequest
+from inferq.errors import EngineError, EngineStepError, InvalidRequest
 from inferq.messages import Request
 from inferq.settings import LlamaCppSettings
 
@@ -108,14 +108,21 @@ class LlamaCppExecutor:
         before, self._before_step = self._before_step, []
         return await self._in_thread(lambda: self._step(rows, requests, before))
 
-    def export_kv(self, slot: int) -> bytes:
-        """The slot's part of the KV cache, as llama.cpp writes it."""
-        assert self._context is not None
-        return self._context.state_get(slot)
+    async def kv_bytes(self, slot: int, tokens: int) -> int:
+        """What llama.cpp needs for the slot's part of the KV cache."""
+        del tokens
+        return await self._in_thread(lambda: self._opened().state_size(slot))
 
-    def import_kv(self, slot: int, data: bytes) -> None:
-        """Fill the slot before the next step."""
-        self._before_step.append(lambda context: context.state_set(slot, data))
+    async def export_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """The slot's part of the KV cache, as llama.cpp writes it."""
+        del tokens
+        await self._in_thread(lambda: self._opened().state_get(slot, memory))
+
+    async def import_kv(self, slot: int, tokens: int, memory: memoryview) -> None:
+        """Fill the slot, between two steps."""
+        # What the slot held before is forgotten first, not afterwards.
+        before, self._before_step = self._before_step, []
+        await self._in_thread(lambda: self._import(slot, tokens, memory, before))
 
     def _load(self) -> Limits:
         s = self._settings
@@ -139,14 +146,29 @@ class LlamaCppExecutor:
             vocab_size=model.vocab_size,
         )
 
+    def _import(
+        self,
+        slot: int,
+        tokens: int,
+        memory: memoryview,
+        before: Sequence[Callable[[LlamaContext], None]],
+    ) -> None:
+        context = self._opened()
+        for change in before:
+            change(context)
+        context.state_set(slot, memory)
+        held = context.held(slot)
+        if held != tokens:
+            context.forget(slot)
+            raise EngineStepError(f"the KV cache holds {held} tokens, not {tokens}")
+
     def _step(
         self,
         rows: Sequence[Row],
         requests: Sequence[Request],
         before: Sequence[Callable[[LlamaContext], None]],
     ) -> list[int | None]:
-        context = self._context
-        assert context is not None
+        context = self._opened()
         for change in before:
             change(context)
         indexes = context.decode(
@@ -176,7 +198,14 @@ class LlamaCppExecutor:
     async def _in_thread(self, function: Callable[[], T]) -> T:
         if self._thread is None:
             raise EngineError("the engine has been stopped")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        job = asyncio.get_running_loop().run_in_executor(self._thread, function)
+        job.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # Cancelled or not, it is done: what it changes before a step must not get lost.
+        return await asyncio.shield(job)
+
+    def _opened(self) -> LlamaContext:
+        assert self._context is not None
+        return self._context
 
     def _loaded(self) -> LlamaModel:
         if self._model is None:

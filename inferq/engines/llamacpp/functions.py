@@ -67,7 +67,7 @@ SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "llama_memory_seq_pos_max": (c_int32, (c_void_p, c_int32)),
     "llama_state_seq_get_size": (c_size_t, (c_void_p, c_int32)),
     "llama_state_seq_get_data": (c_size_t, (c_void_p, c_void_p, c_size_t, c_int32)),
-    "llama_state_seq_set_data": (c_size_t, (c_void_p, c_char_p, c_size_t, c_int32)),
+    "llama_state_seq_set_data": (c_size_t, (c_void_p, c_void_p, c_size_t, c_int32)),
     # sampling
     "llama_sampler_chain_init": (c_void_p, (SamplerChainParams,)),
     "llama_sampler_chain_add": (None, (c_void_p, c_void_p)),

@@ -75,8 +75,9 @@ def test_closed_objects_refuse_to_work() -> None:
         lambda: context.decode([Row(0, [5], 0, True)]),
         lambda: context.forget(0),
         lambda: context.held(0),
-        lambda: context.state_get(0),
-        lambda: context.state_set(0, b"x"),
+        lambda: context.state_size(0),
+        lambda: context.state_get(0, memoryview(bytearray(1))),
+        lambda: context.state_set(0, memoryview(bytearray(1))),
         lambda: context.logits_ptr(0),
     ]
     for use in uses:
