@@ -104,14 +104,14 @@ def throughput(runs: int, requests: int) -> None:
         for _ in range(runs):
             for name, contender in contenders.items():
                 costs[name].append((contender.requests, contender.run()))
-    figures = {name: _figures(rows) for name, rows in costs.items()}
+    figures = {name: figures_of(rows) for name, rows in costs.items()}
     for name in ("single", "batches"):
         _report_throughput(f"throughput_{name}", figures[name], figures["stock"])
     emit("throughput_stock", **figures["stock"])
     emit("throughput_raw", **figures["raw"])
 
 
-def _figures(rows: list[tuple[int, Costs]]) -> dict[str, float]:
+def figures_of(rows: list[tuple[int, Costs]]) -> dict[str, float]:
     """Medians of what a request costs."""
 
     def of(figure: Callable[[Costs], float]) -> float:

@@ -40,14 +40,20 @@ class Setup(NamedTuple):
 
 
 @contextmanager
-def nodes(engines: Sequence[str], *, profiled: bool = False, **values: Any) -> Iterator[Setup]:
-    """A node for each engine. ``values``: further settings of nodes and producer."""
+def nodes(
+    engines: Sequence[str], *, roles: Sequence[str] = (), profiled: bool = False, **values: Any
+) -> Iterator[Setup]:
+    """A node for each engine. ``roles``: of the nodes, mixed if not given; ``values``: further
+    settings of nodes and producer.
+    """
     with Stage() as stage:
         url = stage.start_server()
-        settings = Settings(scheduler_name="global", scheduler_url=url, **values)
+        settings = Settings(**{"scheduler_name": "global", "scheduler_url": url, **values})
         names = tuple(f"node{number}@benchmark" for number in range(len(engines)))
-        for name, engine in zip(names, engines, strict=True):
-            start(stage, settings, name, engine, profiled=profiled)
+        for name, engine, role in zip(
+            names, engines, roles or ["mixed"] * len(engines), strict=True
+        ):
+            start(stage, settings, name, engine, role=role, profiled=profiled)
             stage.wait_ready(settings)
         with Client(settings) as client:
             meter = Meter(url, [node.pid for node in stage.nodes])
@@ -56,11 +62,21 @@ def nodes(engines: Sequence[str], *, profiled: bool = False, **values: Any) -> I
 
 
 def start(
-    stage: Stage, settings: Settings, name: str, engine: str, *, profiled: bool = False
+    stage: Stage,
+    settings: Settings,
+    name: str,
+    engine: str,
+    *,
+    role: str = "mixed",
+    profiled: bool = False,
 ) -> Child:
     """Start one node."""
+    placement = settings.placement
     env = {
-        "INFERQ_SCHEDULER_NAME": "global",
+        "INFERQ_SCHEDULER_NAME": settings.scheduler_name,
+        "INFERQ_ROLE": role,
+        "INFERQ_PLACEMENT__PREFILL_POLICY": placement.prefill_policy,
+        "INFERQ_PLACEMENT__DECODE_POLICY": placement.decode_policy,
         "INFERQ_SCHEDULER_URL": settings.scheduler_url,
         "INFERQ_SCHEDULER_MIN_LOAD_SCORE": str(settings.scheduler_min_load_score),
         "INFERQ_ENGINE": engine,
@@ -69,17 +85,20 @@ def start(
 
 
 @contextmanager
-def stock_workers(count: int, pool: str = "solo") -> Iterator[tuple[str, Meter]]:
-    """Stock Celery's workers; the URL of their Redis, and a meter."""
+def stock_workers(
+    count: int, pool: str = "solo", *, queues: Sequence[str] = ()
+) -> Iterator[tuple[str, Meter]]:
+    """Stock Celery's workers; the URL of their Redis, and a meter. ``queues``: of each worker."""
     with Stage() as stage:
         url = stage.start_server()
         options = ("-P", pool, "-c", "2", "--without-gossip", "--without-mingle")
         command = (sys.executable, "-m", "celery", "-A", "benchmarks.cluster_stock", "worker")
         for number in range(count):
+            queue = ("-Q", queues[number]) if queues else ()
             stage.nodes.append(
                 Child(
                     f"stock{number}",
-                    [*command, "-n", f"stock{number}@benchmark", *options],
+                    [*command, "-n", f"stock{number}@benchmark", *options, *queue],
                     folder=stage.folder,
                     env={**os.environ, URL_VARIABLE: url},
                 )

@@ -15,7 +15,7 @@ import redis
 from celery import Celery
 
 URL_VARIABLE = "BENCHMARK_BROKER_URL"
-QUEUE = "stock"
+QUEUE, SECOND_QUEUE = "stock", "stock-second"
 RAW_QUEUE, RAW_ANSWERS = "raw", "raw-answers"
 #: A message is between its queue and the table of unacknowledged ones for less than this, seconds.
 GAP_S = 0.002
@@ -37,12 +37,19 @@ def noop(prompt_token_ids: list[int], max_tokens: int) -> None:
     del prompt_token_ids, max_tokens
 
 
-def run_stock(url: str, prompt: list[int], requests: int) -> None:
-    """Enqueue so many tasks, and wait until all are acknowledged."""
+@app.task(name="first")  # type: ignore[untyped-decorator]
+def first(prompt_token_ids: list[int], max_tokens: int) -> None:
+    """What a prefill node does, less the answer: it sends the second task."""
+    arguments = {"prompt_token_ids": prompt_token_ids, "max_tokens": max_tokens}
+    app.send_task("noop", kwargs=arguments, queue=SECOND_QUEUE)
+
+
+def run_stock(url: str, prompt: list[int], requests: int, *, task: str = "noop") -> None:
+    """Enqueue so many tasks, and wait until all, and those they send, are acknowledged."""
     arguments = {"prompt_token_ids": prompt, "max_tokens": 1}
     with app.connection_for_write(url) as connection, app.amqp.Producer(connection) as producer:
         for _ in range(requests):
-            app.send_task("noop", kwargs=arguments, producer=producer)
+            app.send_task(task, kwargs=arguments, producer=producer)
     with redis.Redis.from_url(url) as client:
         while not (_is_drained(client) and _is_drained(client)):
             time.sleep(GAP_S)
@@ -51,6 +58,7 @@ def run_stock(url: str, prompt: list[int], requests: int) -> None:
 def _is_drained(client: redis.Redis) -> bool:
     pipeline = client.pipeline(transaction=False)
     pipeline.llen(QUEUE)
+    pipeline.llen(SECOND_QUEUE)
     pipeline.hlen("unacked")
     return not any(pipeline.execute())
 

@@ -9,6 +9,7 @@ from inferq.errors import (
     EngineStepError,
     InferqError,
     InvalidRequest,
+    KvLost,
     QueueFull,
     RequestCancelled,
     RequestEnded,
@@ -19,7 +20,7 @@ from inferq.errors import (
     SettingsError,
     UnknownRequest,
 )
-from inferq.messages import FinishReason, Handoff, Output, Request
+from inferq.messages import Crossing, FinishReason, Handoff, Output, Request, Status
 from inferq.results.reply import Result, ResultTimings
 from inferq.schedulers.base import Counts
 from inferq.settings import Settings
@@ -31,6 +32,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "Counts",
+    "Crossing",
     "DuplicateRequest",
     "EngineError",
     "EngineStartError",
@@ -40,6 +42,7 @@ __all__ = [
     "Handoff",
     "InferqError",
     "InvalidRequest",
+    "KvLost",
     "Output",
     "QueueFull",
     "Request",
@@ -53,6 +56,7 @@ __all__ = [
     "SchedulerUnavailable",
     "Settings",
     "SettingsError",
+    "Status",
     "UnknownRequest",
     "__version__",
 ]

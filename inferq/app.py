@@ -8,11 +8,12 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
-from inferq.cluster.address import kombu_url
+from inferq.cluster.address import address_of, kombu_url
 from inferq.routing.topics import decode_queue, prefill_queue
 from inferq.settings import Settings
 from inferq.tasks import DECODE, PREFILL, register_tasks
 from inferq.transport import REDIS_SCHEME, REDIS_TRANSPORT, register_transports
+from inferq.worker import panel  # noqa: F401 - makes its control commands known
 from inferq.worker.node import Node
 from inferq.worker.options import add_options
 from inferq.worker.seat import Seat
@@ -100,7 +101,11 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 def _redis_configuration(settings: Settings) -> dict[str, Any]:
     timeout_s = settings.cluster.redis_timeout_s
+    tls = address_of(settings).tls or None
     return {
+        # Without these, Kombu takes rediss:// for an encrypted connection to anybody.
+        "broker_use_ssl": tls,
+        "redis_backend_use_ssl": tls,
         "broker_transport": REDIS_TRANSPORT,
         "worker_consumer": "inferq.worker.consumer:Consumer",
         # A worker outlives every outage; what it runs goes on meanwhile.

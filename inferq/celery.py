@@ -22,10 +22,10 @@ def make_app() -> InferqApp:
     settings = Settings()
     if "scheduler_name" not in settings.model_fields_set:
         settings = Settings(scheduler_name="global")
-    if settings.scheduler_name != "global":
+    if settings.scheduler_name == "local":
         raise SettingsError(
-            f"scheduler_name={settings.scheduler_name!r}: a worker process serves global; "
-            "local runs inside its client, splitwise is not there yet",
+            "scheduler_name='local': it runs inside its client; a worker process serves global "
+            "or splitwise",
             ["scheduler_name"],
         )
     return create_cluster_app(settings)

@@ -17,7 +17,8 @@
     │   └── RequestExpired       ... because its time was over
     └── EngineError              the engine failed
         ├── EngineStartError     ... before it served anything
-        └── EngineStepError      ... while it computed a batch
+        ├── EngineStepError      ... while it computed a batch
+        └── KvLost               ... to get a KV cache that another node has computed
 
 Errors of Celery, Kombu, pydantic and the engines are translated once, where they enter.
 """
@@ -187,3 +188,9 @@ class EngineStepError(EngineError):
     """Raised for the requests of a batch that the engine could not compute."""
 
     code = "engine_step"
+
+
+class KvLost(EngineError):
+    """Raised when the KV cache of a handoff cannot be had any more."""
+
+    code = "kv_lost"

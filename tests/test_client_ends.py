@@ -17,7 +17,6 @@ from inferq import (
     RequestExpired,
     RequestFailed,
     SchedulerUnavailable,
-    Settings,
     UnknownRequest,
 )
 from inferq.engines import Capacity
@@ -174,11 +173,6 @@ def test_a_blocked_reader_is_told_when_the_client_closes() -> None:
         client.close()
         with pytest.raises(RequestCancelled):
             next(stream)
-
-
-def test_a_scheduler_that_is_not_there_yet_says_so() -> None:
-    with pytest.raises(SchedulerUnavailable, match=r"splitwise.*allowed are global, local"):
-        Client(Settings(scheduler_name="splitwise")).__enter__()
 
 
 def test_priorities_go_first_and_equals_in_order() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inferq.errors import InvalidRequest, RequestCancelled, RequestExpired, RequestFailed
 from inferq.messages import (
+    Crossing,
     ErrorInfo,
     FinishReason,
     Handoff,
@@ -34,6 +35,7 @@ outputs = st.builds(
     error=st.none() | st.builds(ErrorInfo, words, words),
     timings=st.none() | st.builds(Timings, seconds, seconds, seconds),
     node=words,
+    crossing=st.none() | st.builds(Crossing, words, words, numbers, seconds),
     restarted=st.just(False),
 )
 scalars = (
@@ -44,7 +46,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=20,
 )
-GOOD = {"request_id": "r", "protocol": "local", "prompt_tokens": 5}
+GOOD = {"request_id": "r", "protocols": ["unix", "tcp"], "prompt_tokens": 5}
 
 
 @given(outputs)
@@ -120,8 +122,8 @@ def test_a_handoff_travels() -> None:
     ("field", "change"),
     [
         ("request_id", {"request_id": ""}),
-        ("protocol", {"protocol": ""}),
-        ("protocol", {"protocol": None}),
+        ("protocols", {"protocols": [""]}),
+        ("protocols", {"protocols": None}),
         ("prompt_tokens", {"prompt_tokens": 0}),
         ("prompt_tokens", {"prompt_tokens": True}),
         ("token_ids.0", {"token_ids": [-1]}),

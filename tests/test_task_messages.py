@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inferq.messages import Request
 from inferq.messages.headers import SUBMITTED_HEADER
-from inferq.schedulers.messages import Messages, RawMessages
+from inferq.tasks.messages import Messages, RawMessages
 
 APP = Celery("producer", set_as_current=False, broker="memory://")
 ORIGIN = "inferq.0123.4"

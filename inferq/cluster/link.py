@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import ssl
 import threading
 from functools import cache
 from importlib import resources
@@ -22,6 +23,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from inferq.cluster.address import address_of
 from inferq.errors import SchedulerUnavailable
 from inferq.settings import Settings
 
@@ -32,11 +34,18 @@ ScriptName = Literal[
     "cancel",
     "claim",
     "emit",
+    "hop",
+    "letters",
+    "purge",
     "put_back",
     "register",
+    "requeue",
+    "rights",
     "shards",
     "state",
+    "stories",
     "submit",
+    "survey",
 ]
 
 #: What a connection may raise when Redis is away; everything else is an answer.
@@ -79,7 +88,7 @@ class Link:
         """The redis-py connection, connected. Raises one of AWAY."""
         if self._connection is None:
             connection = self._pool.make_connection()
-            connection.connect()
+            connect(connection)
             self._connection = connection
         return self._connection
 
@@ -122,37 +131,90 @@ class Link:
 
 
 def connection_pool(settings: Settings, timeout_s: float | None = None) -> Any:
-    """Knows how to connect: address, password, TLS."""
-    timeout_s = settings.cluster.redis_timeout_s if timeout_s is None else timeout_s
-    url = redis_url(settings)
-    return redis.ConnectionPool.from_url(
-        url,
-        socket_timeout=timeout_s,
+    """Knows how to connect: address, password, TLS.
+
+    Raises:
+        SettingsError: the settings contradict each other, or a file cannot be read.
+    """
+    address = address_of(settings)
+    url = address.url
+    way: dict[str, Any]
+    if address.is_socket:
+        way = {"connection_class": redis.UnixDomainSocketConnection, "path": url.path}
+    else:
+        kind = redis.SSLConnection if address.tls else redis.Connection
+        way = {"connection_class": kind, "host": url.host, "port": url.port, **address.tls}
+        way["socket_keepalive"] = True
+    return redis.ConnectionPool(
+        **way,
+        db=url.database,
+        username=address.user or None,
+        password=address.password or None,
+        socket_timeout=settings.cluster.redis_timeout_s if timeout_s is None else timeout_s,
         socket_connect_timeout=settings.cluster.redis_timeout_s,
         health_check_interval=0,
         retry=None,
         protocol=2,
-        **({} if url.startswith("unix://") else {"socket_keepalive": True}),
     )
 
 
-def redis_url(settings: Settings) -> str:
-    """The address of Redis with its password: never to be printed."""
-    if settings.scheduler_url:
-        return settings.scheduler_url
-    from urllib.parse import quote  # noqa: PLC0415
+class CertificateRefused(AuthenticationError):
+    """The certificate of the server, or ours, is not good; waiting would not make it better."""
 
-    password = settings.scheduler_password
-    user = f":{quote(password, safe='')}@" if password else ""
-    host = settings.scheduler_host
-    host = f"[{host}]" if ":" in host else host
-    return f"redis://{user}{host}:{settings.scheduler_port}/{settings.scheduler_db}"
+
+def connect(connection: Any) -> None:
+    """Connect a connection of the pool.
+
+    Raises:
+        CertificateRefused: TLS says that one side is not who it should be.
+        one of AWAY: Redis did not answer.
+    """
+    try:
+        connection.connect()
+    except redis.exceptions.TimeoutError:
+        if isinstance(connection, redis.SSLConnection):
+            waited_s = connection.socket_connect_timeout
+            raise redis.exceptions.TimeoutError(
+                f"no TLS within {waited_s} s; does it speak TLS?"
+            ) from None
+        raise
+    except redis.exceptions.ConnectionError as exc:
+        reason = _tls_reason(exc)
+        if reason is None:
+            raise
+        connection.disconnect()
+        raise CertificateRefused(reason) from None
+
+
+def _tls_reason(exc: BaseException) -> str | None:
+    """Why TLS will never come about; None when it has nothing to do with that."""
+    cause = exc.__cause__ or exc.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the server's certificate is refused: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError) and cause.reason in _TLS_REASONS:
+        return _TLS_REASONS[cause.reason]
+    return None
+
+
+_UNKNOWN_CLIENT = "the server refuses the certificate of redis.cert_file, or wants one"
+_TLS_REASONS = {
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS",
+    "RECORD_LAYER_FAILURE": "the server does not speak TLS",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _UNKNOWN_CLIENT,
+    "TLSV1_ALERT_UNKNOWN_CA": _UNKNOWN_CLIENT,
+    "SSLV3_ALERT_BAD_CERTIFICATE": _UNKNOWN_CLIENT,
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _UNKNOWN_CLIENT,
+}
 
 
 def explained(exc: Exception) -> SchedulerUnavailable:
     """What a user is told when Redis cannot be used: never an address with its password."""
-    if isinstance(exc, (AuthenticationError, NoPermissionError)):
-        reason = "it refuses the user or password, or a right is missing"
+    if isinstance(exc, CertificateRefused):
+        reason = str(exc)
+    elif isinstance(exc, AuthenticationError):
+        reason = "it refuses the user or password"
+    elif isinstance(exc, NoPermissionError) or "ACL failure" in str(exc):  # the latter: in a script
+        reason = f"a right of its user is missing: {exc}"
     else:
         reason = f"{type(exc).__name__}: {exc}"
     return SchedulerUnavailable(f"Redis cannot be used: {reason}")

@@ -20,11 +20,27 @@ class NameInUse(Exception):
         self.wait_s = wait_s
 
 
+class Target(NamedTuple):
+    """Nodes that may get a message, best first; a script makes the choice.
+
+    The cost of a node is ``bias + weight * load``, where its load, of that very moment, is in
+    ``unit``. Of the first ``among`` that can take it, the first goes whose cost is within
+    ``slack`` of the least. See routing/placement.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    biases: tuple[float, ...]
+    slack: float = 0.0
+    among: int = 8
+    unit: Literal["tokens", "requests"] = "tokens"
+
+
 class Item(NamedTuple):
     """A request on its way into a queue.
 
     ``message`` is a stock message, a JSON object. ``step``: which of the queue's lists, from 1.
-    Sizes in tokens, 0 when not known.
+    Sizes in tokens, 0 when not known. ``target``: none for the shared queue.
     """
 
     message: bytes
@@ -33,13 +49,55 @@ class Item(NamedTuple):
     ttl_s: float
     prompt_tokens: int = 0
     max_tokens: int = 0
+    target: Target | None = None
+
+
+class Placed(NamedTuple):
+    """Where a message with a target went (empty: the shared queue), and the load there now."""
+
+    node: str
+    load: float
 
 
 class Submitted(NamedTuple):
-    """How many of the requests, from the first on, found room; or which (quoted) ids are in use."""
+    """How many of the requests, from the first on, found room; or which (quoted) ids are in use.
+
+    ``placed``: where those new ones with a target went, in order.
+    """
 
     accepted: int
     duplicates: tuple[str, ...] = ()
+    placed: tuple[Placed, ...] = ()
+
+
+class Hop(NamedTuple):
+    """A claim that goes on in the other phase, as ``message``, in the queue ``base``.
+
+    ``again``: it starts anew, as its next attempt. ``holds``: this node works on for it, beside
+    the one that takes it next. ``stream``: of its outputs, or empty. Sizes in tokens.
+    """
+
+    claim: int
+    base: str
+    message: bytes
+    prompt_tokens: int
+    max_tokens: int
+    again: bool = False
+    holds: bool = False
+    stream: str = ""
+    target: Target | None = None
+
+
+class Settle(NamedTuple):
+    """The end of a claim. ``failed``: without an answer. ``held``: another node had the claim by
+    then, this one computed the other half. ``story``: what is noted of the request's life.
+    """
+
+    claim: int
+    quoted_id: str
+    failed: bool = False
+    held: bool = False
+    story: bytes = b""
 
 
 class Room(NamedTuple):
@@ -57,6 +115,7 @@ class Room(NamedTuple):
     total_blocks: int
     long_from: int
     longest: int
+    hands_off: bool = False
 
 
 class Taken(NamedTuple):
@@ -65,7 +124,8 @@ class Taken(NamedTuple):
     ``claim`` identifies the claim: never used before, nor again. ``attempt``: how often it was
     started before. ``again``: it was claimed before. ``source``: the node it was stolen from, or
     empty. ``request_id``: empty for a stock producer's message. Sizes in tokens, 0 when the
-    producer did not say. Times in ms of Redis' clock. ``raw``: the message.
+    producer did not say. Times in ms of Redis' clock. ``queue``: the shared one of its phase.
+    ``raw``: the message.
     """
 
     claim: int
@@ -77,6 +137,7 @@ class Taken(NamedTuple):
     max_tokens: int
     submitted_ms: int
     deadline_ms: int
+    queue: str
     raw: bytes
 
 
@@ -85,8 +146,9 @@ class Look(NamedTuple):
 
     ``blocked`` identifies the first message that does not fit. ``parked``: nothing (more) can be
     taken now, and the node's bell will ring when there is something new; it must look again then.
-    ``is_empty``: nothing waits in the shared queue, so a parked node must also wait for what comes
-    into its first list (BLMOVE to ``keys.staged_key``). ``more``: look again at once.
+    ``is_empty``: nothing waits that more room would help to take. ``listens``: the node must also
+    wait for what comes into the first list of the shared prefill queue (BLMOVE to
+    ``keys.staged_key``). ``more``: look again at once.
     """
 
     now_ms: int
@@ -94,6 +156,7 @@ class Look(NamedTuple):
     blocked: str
     parked: bool
     is_empty: bool
+    listens: bool
     more: bool
 
 
@@ -146,5 +209,5 @@ class Group(NamedTuple):
 
     stream: str
     blob: bytes
-    settles: Sequence[tuple[int, str]] = ()
+    settles: Sequence[Settle] = ()
     results: Sequence[tuple[str, bytes, int]] = ()

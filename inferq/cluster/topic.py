@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgpack
 
 from inferq.cluster.keys import prefix_of, quoted, unquoted
 from inferq.cluster.link import Link, ScriptName
+from inferq.cluster.rights import Part, require_rights
 from inferq.cluster.rows import (
     Adoption,
     Beat,
     Burial,
     Fenced,
     Group,
+    Hop,
     Item,
     Look,
     NameInUse,
     NodeState,
     Outcome,
+    Placed,
     Return,
     Room,
+    Settle,
     Submitted,
     Taken,
+    Target,
 )
-from inferq.routing.topics import prefill_queue
+from inferq.routing.topics import decode_queue, prefill_queue
 from inferq.settings import Settings
 
 __all__ = [
@@ -32,15 +39,19 @@ __all__ = [
     "Burial",
     "Fenced",
     "Group",
+    "Hop",
     "Item",
     "Look",
     "NameInUse",
     "NodeState",
     "Outcome",
+    "Placed",
     "Return",
     "Room",
+    "Settle",
     "Submitted",
     "Taken",
+    "Target",
     "Topic",
 ]
 
@@ -61,14 +72,19 @@ class Topic:
         self.settings = settings
         self.link = link
         self.prefix = prefix_of(settings.scheduler_topic)
+        #: The shared queues: of new requests, of prefilled ones.
         self.base = prefill_queue(settings.scheduler_topic)
+        self.decode_base = decode_queue(settings.scheduler_topic)
+        #: Whether the work of each node is counted, for placing.
+        self._counts = settings.scheduler_name == "splitwise"
         cluster = settings.cluster
         #: How long a producer may still repeat a call; twice what one call takes at most.
         self._kept_ms = int(cluster.redis_timeout_s * 2000)
         lease_ms = int(cluster.lease_ttl_s * 1000)
         #: What recovery needs, whichever step finds a lapsed node.
         self._recovery = {
-            "bases": [self.base],
+            "bases": [self.base, self.decode_base],
+            "counts": self._counts,
             "max_attempts": cluster.max_attempts,
             "max_dead": cluster.max_dead_letters,
             "max_letter_bytes": MAX_LETTER_BYTES,
@@ -78,19 +94,31 @@ class Topic:
             "kept_ms": self._kept_ms,
         }
 
+    def require_rights(self, part: Part) -> None:
+        """See that the connection's user has all rights, before a script misses one half way.
+
+        Raises:
+            NoPermissionError: names those that are missing.
+        """
+        require_rights(self.link, part, self.settings)
+
     def submit(self, origin: str, token: str, items: Sequence[Item], node: str = "") -> Submitted:
         """Enqueue requests, all or none if an id is in use. Their time runs by Redis' clock.
 
         With ``node`` they go to that node's queue, if it is ready. Repeating a call with the same
         origin and token is safe: what it has enqueued before counts as accepted.
         """
+        placements = _Placements(self.base)
         answer = self._run(
             "submit",
             base=self.base,
+            bases=self._recovery["bases"],
+            counts=self._counts,
             node=node,
             origin=origin,
             token=token,
-            items=[_row(item) for item in items],
+            items=[(*_row(item), placements.add(item.target, _needs(item))) for item in items],
+            placements=placements.rows,
             max_waiting=self.settings.cluster.max_waiting,
             min_load=self.settings.scheduler_min_load_score,
             lookahead=self.settings.admission.lookahead,
@@ -98,7 +126,30 @@ class Topic:
         )
         if answer[0] == b"duplicate":
             return Submitted(0, tuple(map(_text, answer[1])))
-        return Submitted(answer[1])
+        return Submitted(answer[1], placed=tuple(_placed(*row) for row in answer[2]))
+
+    def hop(self, node: str, inc: str, hops: Sequence[Hop]) -> list[Placed | None]:
+        """Pass claims on to the other phase.
+
+        Returns where each went; None: nowhere, as it was cancelled, or its origin is gone, or it
+        has been started too often.
+        """
+        placements = _Placements(self.base)
+        rows = [
+            (*hop[:8], placements.add(hop.target, hop.prompt_tokens + hop.max_tokens, hop.base))
+            for hop in hops
+        ]
+        answer = self._run(
+            "hop",
+            **self._recovery,
+            node=node,
+            inc=inc,
+            items=rows,
+            placements=placements.rows,
+            min_load=self.settings.scheduler_min_load_score,
+            lookahead=self.settings.admission.lookahead,
+        )
+        return [_placed(*row) if row else None for row in answer[1]]
 
     def cancel(
         self, request_id: str, *, origin: str = "", tell: bool = False, message: str = ""
@@ -108,12 +159,35 @@ class Topic:
         With ``origin``, a request of anybody else is unknown. ``tell``: its origin is to hear of
         it, with ``message``.
         """
+        return self._end(request_id, origin=origin, tell=tell, message=message or "cancelled")
+
+    def fail_half(self, request_id: str, holder: str, code: str, message: str) -> str:
+        """The half of a request that the incarnation ``holder`` computes has failed."""
+        return self._end(
+            request_id, holder=holder, tell=True, reason="error", code=code, message=message
+        )
+
+    def _end(
+        self,
+        request_id: str,
+        *,
+        origin: str = "",
+        holder: str = "",
+        tell: bool = False,
+        reason: str = "cancelled",
+        code: str = "cancelled",
+        message: str,
+    ) -> str:
         answer = self._run(
             "cancel",
             id=quoted(request_id),
+            bases=self._recovery["bases"],
             origin=origin,
+            holder=holder,
             tell=tell,
-            message=message or "cancelled",
+            reason=reason,
+            code=code,
+            message=message,
             request_ttl_ms=self._recovery["request_ttl_ms"],
         )
         return _text(answer[0])
@@ -135,40 +209,61 @@ class Topic:
             raise NameInUse(answer[1] / 1000)
         return _text(answer[1])
 
-    def beat(self, node: str, inc: str, record: str = "") -> Beat:
-        """Renew the lease, and recover what lost nodes held."""
+    def beat(self, node: str, inc: str, record: str = "", *, full: bool = False) -> Beat:
+        """Renew the lease, and recover what lost nodes held.
+
+        ``full``: count the node's work anew.
+        """
         answer = self._run(
             "beat",
             **self._recovery,
             node=node,
             inc=inc,
             record=record,
+            full=full and self._counts,
+            release_ms=self.settings.scheduler_release_load_expire_period * 1000,
             expire_ms=self.settings.scheduler_expire_period * 1000,
         )
         _, now_ms, recovered, look, largest = answer
         rows = tuple((_text(inc), int(back), int(dead)) for inc, back, dead in recovered)
         return Beat(now_ms, rows, bool(look), int(largest))
 
-    def set_state(self, node: str, inc: str, state: NodeState, longest: int = 0) -> None:
-        """Announce what the node does from now on; ``gone`` ends its incarnation."""
-        self._run("state", **self._recovery, node=node, inc=inc, state=state, limit=longest)
+    def set_state(
+        self, node: str, inc: str, state: NodeState, limits: Mapping[str, int] | None = None
+    ) -> None:
+        """Announce what the node does from now on; ``gone`` ends its incarnation.
+
+        ``limits``: when it is ready, the shared queues of the phases that it serves, with the
+        longest request that it can hold there, tokens. What waits for it in others goes elsewhere.
+        """
+        rows = list((limits or {}).items())
+        self._run("state", **self._recovery, node=node, inc=inc, state=state, limits=rows)
 
     def claim(
-        self, node: str, inc: str, room: Room, *, reserve: str, largest: int, take: bool = True
+        self,
+        node: str,
+        inc: str,
+        room: Room,
+        *,
+        reserve: str,
+        largest: int,
+        take: bool = True,
+        serves: Sequence[str] = (),
     ) -> Look:
         """Take what fits into the room: from the own queue, the shared one, from other nodes.
 
+        ``serves``: the shared queues of the phases that the node serves; none: of new requests.
         ``reserve``: the message for which room is to be kept (as ``Look.blocked`` named it);
         ``largest``: the longest request that some node can hold, tokens. Without ``take`` the node
         only gives back what it was handed. A node whose bell rang must look, at least so.
         """
         cluster = self.settings.cluster
-        _, now_ms, rows, blocked, parked, is_empty, more = self._run(
+        _, now_ms, rows, blocked, parked, is_empty, listens, more = self._run(
             "claim",
             **self._recovery,
             node=node,
             inc=inc,
-            base=self.base,
+            serves=list(serves) or [self.base],
             take=take,
             room=room._asdict(),
             batch=cluster.claim_batch,
@@ -182,7 +277,8 @@ class Topic:
             largest=largest,
         )
         taken = tuple(_taken(*row) for row in rows)
-        return Look(now_ms, taken, _text(blocked), bool(parked), bool(is_empty), bool(more))
+        flags = map(bool, (parked, is_empty, listens, more))
+        return Look(now_ms, taken, _text(blocked), *flags)
 
     def adopt(self, node: str, inc: str, items: Sequence[Adoption]) -> list[str]:
         """Make the ids of stock producers' messages known, so that they can be cancelled.
@@ -205,11 +301,15 @@ class Topic:
         """Make dead letters of claims; their origins are told."""
         self._run("bury", **self._recovery, node=node, inc=inc, items=[tuple(i) for i in items])
 
-    def emit(self, inc: str, groups: Sequence[Group]) -> list[int]:
+    def emit(self, node: str, inc: str, groups: Sequence[Group]) -> list[int]:
         """Write outputs and settle what ended with them; an Outcome for each group."""
         answer = self._run(
             "emit",
+            node=node,
             inc=inc,
+            bases=self._recovery["bases"],
+            counts=self._counts,
+            max_ended=self.settings.cluster.max_ended,
             max_entries=self.settings.cluster.max_stream_entries,
             kept_ms=self._kept_ms,
             groups=[tuple(group) for group in groups],
@@ -221,9 +321,53 @@ class Topic:
         keys: list[bytes] = self.link.call("HKEYS", f"{self.prefix}claims:{inc}")
         return [int(key) for key in keys]
 
+    def ended(self, request_ids: Sequence[str]) -> list[str]:
+        """Those of the requests that are not live any more."""
+        if not request_ids:
+            return []
+        keys = [f"{self.prefix}req:{quoted(name)}" for name in request_ids]
+        values = self.link.call("MGET", *keys)
+        return [
+            name
+            for name, value in zip(request_ids, values, strict=True)
+            if value is None or msgpack.unpackb(value, raw=True)[0] in (b"c", b"d")
+        ]
+
+    def requeue(self, letter_id: str) -> str:
+        """A dead letter becomes a request again: ``requeued``, or a word for why not."""
+        answer = self._run(
+            "requeue",
+            letter=letter_id,
+            bases=self._recovery["bases"],
+            counts=self._counts,
+            max_waiting=self.settings.cluster.max_waiting,
+            min_load=self.settings.scheduler_min_load_score,
+            lookahead=self.settings.admission.lookahead,
+            request_ttl_ms=self._recovery["request_ttl_ms"],
+            kept_ms=self._kept_ms,
+        )
+        return _text(answer[0])
+
+    def purge(self, queue: str, most: int, message: str) -> int:
+        """Cancel requests that wait in one list; their origins are told.
+
+        Returns how many were taken off it; at most ``most``.
+        """
+        answer = self._run(
+            "purge",
+            key=queue.encode("utf-8", "surrogateescape"),
+            most=most,
+            bases=self._recovery["bases"],
+            counts=self._counts,
+            message=message,
+            request_ttl_ms=self._recovery["request_ttl_ms"],
+            kept_ms=self._kept_ms,
+        )
+        return int(answer[1])
+
     def set_shards(self, shards: int) -> None:
         """Change the number of shards of the load table; no row is lost."""
-        self._run("shards", shards=shards)
+        self._run("shards", shards=shards, bases=self._recovery["bases"])
 
     def _run(self, name: ScriptName, **arguments: Any) -> list[Any]:
         answer = self.link.run(name, {"prefix": self.prefix, **arguments})
@@ -238,10 +382,52 @@ def _row(item: Item) -> tuple[Any, ...]:
     return item.message, quoted(item.request_id), item.step, ttl_ms, *sizes
 
 
+def _placed(node: bytes, load: float) -> Placed:
+    return Placed(_text(node), load)
+
+
 def _taken(
     claim: int, attempt: int, again: bool, source: bytes, quoted_id: bytes, *rest: Any
 ) -> Taken:
-    return Taken(claim, attempt, bool(again), _text(source), unquoted(_text(quoted_id)), *rest)
+    prompt, answer, submitted_ms, deadline_ms, queue, raw = rest
+    return Taken(
+        claim,
+        attempt,
+        bool(again),
+        _text(source),
+        unquoted(_text(quoted_id)),
+        prompt,
+        answer,
+        submitted_ms,
+        deadline_ms,
+        _text(queue),
+        raw,
+    )
+
+
+def _needs(item: Item) -> int:
+    """Tokens that a node of the first phase needs room for, as far as they are known."""
+    return item.prompt_tokens + 1  # a prefill node needs room for the first token only
+
+
+class _Placements:
+    """The distinct targets of a call, each said once."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self.rows: list[tuple[Any, ...]] = []
+
+    def add(self, target: Target | None, tokens: int, base: str = "") -> int:
+        """The number of a target, from 1; 0 for the shared queue."""
+        if target is None or not target.names:
+            return 0
+        row = (base or self._base, *target, tokens)
+        number = self._numbers.get(row)
+        if number is None:
+            self.rows.append(row)
+            number = self._numbers[row] = len(self.rows)
+        return number
 
 
 def _text(raw: bytes) -> str:

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from inferq.cluster.keys import STEPS, list_of
+from redis.exceptions import NoPermissionError
+
+from inferq.cluster.keys import SEPARATOR, STEPS, list_of
 from inferq.cluster.link import Link
 from inferq.cluster.pipeline import call_all
+from inferq.cluster.seen import MAX_RECORD_BYTES, NodeView, QueueView, own_words, pairs, text
 from inferq.cluster.topic import Topic
-from inferq.routing.topics import prefill_queue
+from inferq.routing.topics import decode_queue, prefill_queue
+
+__all__ = ["NodeView", "QueueView", "View"]
 
 _LISTS = range(1, len(STEPS) + 1)
+#: Nodes, or queues, of which one script call tells: some hundred microseconds of Redis.
+_AT_ONCE = 100
+#: More are not looked at.
+MOST_NODES = 2_000
+MOST_ORPHANS = 1_000
+#: Keys of the server that one ``queues`` looks through, and one call to Redis.
+KEYS_A_LOOK = 20_000
+_KEYS_A_CALL = 2_000
+
+_HASHES = ("states", "incs", "stolen", "stole")
+_SETS = ("leases", "seen")
 
 
-class NodeView(NamedTuple):
-    """A node at one moment.
+class _Rows(NamedTuple):
+    """What a survey said: by node, record and claims; by queue, lengths and submission."""
 
-    ``lease_s``: until its lease lapses, seconds; negative: it has lapsed; None: it has none.
-    ``seen_s``: since it was heard of. ``queued``: in its own queue. ``claims``: taken and not
-    finished. ``load``: both. ``stolen``: taken by others from its queue, ever. The rest is what
-    the node says of itself.
-    """
-
-    name: str
-    state: str
-    lease_s: float | None
-    seen_s: float | None
-    queued: int
-    claims: int
-    stolen: int
-    role: str = ""
-    host: str = ""
-    engine: str = ""
-    version: str = ""
-    total_blocks: int = 0
-    free_blocks: int = 0
-    total_slots: int = 0
-    free_slots: int = 0
-    block_size: int = 0
-
-    @property
-    def load(self) -> int:
-        """What it has to do, requests."""
-        return self.queued + self.claims
-
-    @property
-    def live(self) -> bool:
-        """Whether it holds a lease."""
-        return self.lease_s is not None and self.lease_s > 0
+    now_ms: float
+    nodes: list[tuple[str, int]]
+    queues: list[tuple[tuple[int, ...], int]]
 
 
 class View:
@@ -62,9 +48,13 @@ class View:
         self._link: Link = topic.link
         self._prefix = topic.prefix
         self._topic_name = topic.settings.scheduler_topic
+        self._bases = (topic.base, topic.decode_base)
+        #: Where the search for queues that no node owns goes on, and what it found: their nodes.
+        self._cursor = b"0"
+        self._orphans: set[tuple[str, str]] = set()
 
     def queue_lengths(self, nodes: Sequence[str] = ()) -> dict[str, int]:
-        """Requests that wait, by queue: the shared one, and those of the given nodes."""
+        """New requests that wait, by queue: the shared one, and those of the given nodes."""
         queues = [prefill_queue(self._topic_name, node) for node in (None, *nodes)]
         lengths = call_all(
             self._link, [("LLEN", list_of(queue, step)) for queue in queues for step in _LISTS]
@@ -74,67 +64,160 @@ class View:
 
     def nodes(self) -> list[NodeView]:
         """All nodes that are known, by name, also those that are gone."""
-        names = ("nodes", "states", "incs", "stolen")
-        commands: list[tuple[Any, ...]] = [("HGETALL", self._prefix + name) for name in names]
-        commands += [
-            ("ZRANGE", f"{self._prefix}{key}", 0, -1, "WITHSCORES") for key in ("leases", "seen")
-        ]
-        *flat, time = call_all(self._link, [*commands, ("TIME",)])
-        records, states, incs, stolen, leases, seen = (_pairs(part) for part in flat)
-        now_ms = int(time[0]) * 1000 + int(time[1]) / 1000
-        order = sorted(records)
-        queued = list(self.queue_lengths(order).values())[1:]
-        claims = self._claims([incs.get(name, "") for name in order])
+        commands: list[tuple[Any, ...]] = [("HKEYS", f"{self._prefix}nodes")]
+        commands += [("HGETALL", self._prefix + name) for name in _HASHES]
+        keys = (*_SETS, *(f"limits:{base}" for base in self._bases))
+        commands += [("ZRANGE", self._prefix + key, 0, -1, "WITHSCORES") for key in keys]
+        known, *flat = call_all(self._link, commands)
+        tables = [pairs(part) for part in flat]
+        order = sorted(text(name) for name in known)[:MOST_NODES]
+        own = [(node, self._own_queues(node)) for node in order]
+        rows = self._survey(order, [queue for _, queues in own for queue in queues])
         return [
-            NodeView(
-                name=name,
-                state=states.get(name, ""),
-                lease_s=_seconds(leases.get(incs.get(name, "")), now_ms),
-                seen_s=_seconds(seen.get(name), now_ms, since=True),
-                queued=waiting,
-                claims=claimed,
-                stolen=int(stolen.get(name, 0)),
-                **_own_words(records[name]),
-            )
-            for name, waiting, claimed in zip(order, queued, claims, strict=True)
+            _node_view(node, tables, rows.nodes[i], rows.queues[2 * i : 2 * i + 2], rows.now_ms)
+            for i, node in enumerate(order)
         ]
+
+    def queues(self, *, most_keys: int = KEYS_A_LOOK) -> list[QueueView]:
+        """The shared queues, and all others in which something waits.
+
+        Queues that no known node owns are searched for among ``most_keys`` keys of the server, if
+        we have the right to; the next call goes on from there.
+        """
+        known, incs, leases = call_all(
+            self._link,
+            [
+                ("HKEYS", f"{self._prefix}nodes"),
+                ("HGETALL", f"{self._prefix}incs"),
+                ("ZRANGE", f"{self._prefix}leases", 0, -1, "WITHSCORES"),
+            ],
+        )
+        names = sorted(text(name) for name in known)[:MOST_NODES]
+        self._search(most_keys)
+        places = [(base, "") for base in self._bases]
+        places += [(base, node) for node in names for base in self._bases]
+        places += sorted(self._orphans.difference(places))
+        rows = self._survey((), [f"{base}.{node}" if node else base for base, node in places])
+        live = _live(pairs(incs), pairs(leases), rows.now_ms)
+        views = [
+            self._queue_view(*place, *row, rows.now_ms, live)
+            for place, row in zip(places, rows.queues, strict=True)
+        ]
+        self._orphans &= {place for place, view in zip(places, views, strict=True) if view.length}
+        return [view for view in views if not view.node or view.length]
 
     def claims(self) -> int:
         """Requests that nodes have taken and not finished, lost nodes included."""
         leases = self._link.call("ZRANGE", f"{self._prefix}leases", 0, -1)
-        return sum(self._claims([_text(inc) for inc in leases]))
+        commands = [("HLEN", f"{self._prefix}claims:{text(inc)}") for inc in leases]
+        return sum(call_all(self._link, commands))
 
-    def _claims(self, incs: Sequence[str]) -> list[int]:
-        return call_all(self._link, [("HLEN", f"{self._prefix}claims:{inc}") for inc in incs])
+    def _own_queues(self, node: str) -> tuple[str, str]:
+        return prefill_queue(self._topic_name, node), decode_queue(self._topic_name, node)
+
+    def _queue_view(
+        self,
+        base: str,
+        node: str,
+        lengths: tuple[int, ...],
+        submitted: int,
+        now_ms: float,
+        live: set[str],
+    ) -> QueueView:
+        phase: Literal["prefill", "decode"] = "prefill" if base == self._bases[0] else "decode"
+        return QueueView(
+            name=f"{base}.{node}" if node else base,
+            phase=phase,
+            node=node,
+            lengths=lengths,
+            oldest_s=_age(submitted, now_ms),
+            orphaned=bool(node) and node not in live and sum(lengths) > 0,
+        )
+
+    def _survey(self, nodes: Sequence[str], queues: Sequence[str]) -> _Rows:
+        """Ask the script, some at a time, so that it does not hold Redis up."""
+        rows = _Rows(0, [], [])
+        for first in range(0, max(len(nodes), len(queues), 1), _AT_ONCE):
+            last = first + _AT_ONCE
+            _, now_ms, of_nodes, of_queues = self._link.run(
+                "survey",
+                {
+                    "prefix": self._prefix,
+                    "nodes": [_raw(name) for name in nodes[first:last]],
+                    "queues": [_raw(name) for name in queues[first:last]],
+                    "max_record": MAX_RECORD_BYTES,
+                },
+            )
+            rows.nodes.extend((text(record), int(claims)) for record, claims in of_nodes)
+            rows.queues.extend((tuple(lengths), int(at)) for lengths, at in of_queues)
+            rows = rows._replace(now_ms=now_ms)
+        return rows
+
+    def _search(self, most_keys: int) -> None:
+        """Look on for lists that have the name of a node's own queue."""
+        # Both phases' names at once; a topic's name has no signs that mean something here.
+        pattern = f"{self._topic_name}.[pd]*"
+        for _ in range(0, most_keys, _KEYS_A_CALL):
+            try:
+                self._cursor, keys = self._link.call(
+                    "SCAN", self._cursor, "MATCH", pattern, "COUNT", _KEYS_A_CALL, "TYPE", "list"
+                )
+            except NoPermissionError:  # it shows the names of other topics' keys
+                return
+            self._orphans |= self._places(text(key) for key in keys)
+            if int(self._cursor) == 0:
+                return
+
+    def _places(self, keys: Iterable[str]) -> set[tuple[str, str]]:
+        places = set()
+        for key in keys:
+            name = key.partition(SEPARATOR)[0]
+            for base in self._bases:
+                if name.startswith(f"{base}."):
+                    places.add((base, name.removeprefix(f"{base}.")))
+        return set(sorted(places)[: max(0, MOST_ORPHANS - len(self._orphans))])
 
 
-def _own_words(record: str) -> dict[str, Any]:
-    """What a node's record says, as far as it is what it should be."""
-    try:
-        said = json.loads(record)
-    except ValueError:
-        return {}
-    if not isinstance(said, Mapping):
-        return {}
-    defaults = NodeView._field_defaults
-    return {
-        name: said[name]
-        for name, default in defaults.items()
-        if type(said.get(name)) is type(default)
-    }
+def _node_view(
+    node: str,
+    tables: Sequence[Mapping[str, str]],
+    row: tuple[str, int],
+    queues: Sequence[tuple[tuple[int, ...], int]],
+    now_ms: float,
+) -> NodeView:
+    states, incs, stolen, stole, leases, seen, *limits = tables
+    record, claims = row
+    waiting = [sum(lengths) for lengths, _ in queues]
+    submitted = [at for _, at in queues if at]
+    lease = leases.get(incs.get(node, ""))
+    return NodeView(
+        name=node,
+        state=states.get(node, ""),
+        lease_s=None if lease is None else (float(lease) - now_ms) / 1000,
+        seen_s=(now_ms - float(seen[node])) / 1000 if node in seen else None,
+        queued=sum(waiting),
+        claims=claims,
+        stolen=_count(stolen.get(node)),
+        stole=_count(stole.get(node)),
+        queued_prefill=waiting[0],
+        queued_decode=waiting[1],
+        oldest_s=_age(min(submitted, default=0), now_ms),
+        longest=max((int(float(limit[node])) for limit in limits if node in limit), default=0),
+        **own_words(record),
+    )
 
 
-def _pairs(flat: Sequence[Any]) -> dict[str, str]:
-    texts = [_text(part) for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def _live(incs: Mapping[str, str], leases: Mapping[str, str], now_ms: float) -> set[str]:
+    return {node for node, inc in incs.items() if float(leases.get(inc, 0)) > now_ms}
 
 
-def _seconds(at_ms: str | None, now_ms: float, *, since: bool = False) -> float | None:
-    if at_ms is None:
-        return None
-    left_s = (float(at_ms) - now_ms) / 1000
-    return -left_s if since else left_s
+def _count(value: str | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
 
 
-def _text(raw: Any) -> str:
-    return raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
+def _age(submitted_ms: float, now_ms: float) -> float | None:
+    return max(0.0, (now_ms - submitted_ms) / 1000) if submitted_ms else None
+
+
+def _raw(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

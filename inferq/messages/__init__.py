@@ -3,6 +3,7 @@
 from inferq.messages.fields import PRIORITIES
 from inferq.messages.handoff import Handoff
 from inferq.messages.output import (
+    Crossing,
     ErrorInfo,
     FinishReason,
     Output,
@@ -11,15 +12,18 @@ from inferq.messages.output import (
     error_output,
 )
 from inferq.messages.request import ChatMessage, Request
+from inferq.messages.status import Status
 
 __all__ = [
     "PRIORITIES",
     "ChatMessage",
+    "Crossing",
     "ErrorInfo",
     "FinishReason",
     "Handoff",
     "Output",
     "Request",
+    "Status",
     "Timings",
     "ended_error",
     "error_output",

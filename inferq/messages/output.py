@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from inferq.errors import RequestCancelled, RequestEnded, RequestExpired, RequestFailed
 
 #: How many of an output's fields travel, from the first on.
-WIRE_FIELDS = 10
+WIRE_FIELDS = 11
 
 
 class FinishReason(StrEnum):
@@ -34,6 +34,19 @@ class Timings(NamedTuple):
     decode_s: float = 0.0
 
 
+class Crossing(NamedTuple):
+    """How the KV cache of a request came from the node of its prefill to that of its decode.
+
+    ``nbytes`` crossed by ``protocol`` in ``seconds``; nothing is said of what the engines move by
+    their own means.
+    """
+
+    node: str
+    protocol: str = ""
+    nbytes: int = 0
+    seconds: float = 0.0
+
+
 class ErrorInfo(NamedTuple):
     """An error as it travels: a stable code and a sentence."""
 
@@ -48,7 +61,8 @@ class Output(NamedTuple):
     the request was started (from 0). The last output has ``finished`` set, with either a
     ``finish_reason`` of stop or length, or an ``error``.
 
-    ``node`` is the node that ended it, in the last output.
+    ``node`` is the node that ended it, in the last output; ``crossing`` where it was prefilled, if
+    that was another node.
 
     ``restarted`` is set by the origin, never on the wire: the request was started again, and the
     new answer is not the old one. It begins with this output; all before it is void.
@@ -64,6 +78,7 @@ class Output(NamedTuple):
     error: ErrorInfo | None = None
     timings: Timings | None = None
     node: str = ""
+    crossing: Crossing | None = None
     restarted: bool = False
 
     def to_wire(self) -> tuple[Any, ...]:
@@ -79,7 +94,8 @@ class Output(NamedTuple):
         """
         if not isinstance(raw, (list, tuple)) or len(raw) != WIRE_FIELDS:
             raise ValueError(f"an output has {WIRE_FIELDS} fields")
-        request_id, attempt, index, token_ids, text, finished, reason, error, timings, node = raw
+        request_id, attempt, index, token_ids, text, finished, reason, error, timings, *rest = raw
+        node, crossing = rest
         if not (isinstance(request_id, str) and isinstance(text, str) and isinstance(node, str)):
             raise ValueError("request_id, text and node are strings")
         if not isinstance(token_ids, (list, tuple)):
@@ -100,6 +116,7 @@ class Output(NamedTuple):
             None if error is None else _error_from_wire(error),
             None if timings is None else _timings_from_wire(timings),
             node,
+            None if crossing is None else _crossing_from_wire(crossing),
         )
 
 
@@ -112,15 +129,30 @@ def _error_from_wire(raw: Any) -> ErrorInfo:
 def _timings_from_wire(raw: Any) -> Timings:
     if not isinstance(raw, (list, tuple)) or len(raw) != len(Timings._fields):
         raise ValueError(f"timings are {len(Timings._fields)} numbers")
-    if not all(type(part) in (int, float) for part in raw):
-        raise ValueError("timings are numbers")
+    return Timings(*(_number_from_wire("timings", part) for part in raw))
+
+
+def _crossing_from_wire(raw: Any) -> Crossing:
+    if not isinstance(raw, (list, tuple)) or len(raw) != len(Crossing._fields):
+        raise ValueError(f"crossing has {len(Crossing._fields)} fields")
+    node, protocol, nbytes, seconds = raw
+    if not (isinstance(node, str) and isinstance(protocol, str)):
+        raise ValueError("crossing: node and protocol are strings")
+    if type(nbytes) is not int or nbytes < 0:
+        raise ValueError("crossing: bytes are an integer from 0 up")
+    return Crossing(node, protocol, nbytes, _number_from_wire("crossing", seconds))
+
+
+def _number_from_wire(field: str, raw: Any) -> float:
+    if type(raw) not in (int, float):
+        raise ValueError(f"{field} are numbers")
     try:
-        timings = Timings(*(float(part) for part in raw))
+        number = float(raw)
     except OverflowError:
-        raise ValueError("timings are finite numbers") from None
-    if not all(math.isfinite(part) for part in timings):
-        raise ValueError("timings are finite numbers")
-    return timings
+        raise ValueError(f"{field} are finite numbers") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{field} are finite numbers")
+    return number
 
 
 def error_output(

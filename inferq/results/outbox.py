@@ -6,9 +6,16 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from inferq.cluster.topic import Topic
-from inferq.messages import Output
+import msgpack
+
+from inferq.cluster.keys import quoted
+from inferq.cluster.placing import Placing
+from inferq.cluster.topic import Hop, Settle, Topic
+from inferq.errors import EngineError, EngineStepError, KvLost
+from inferq.messages import FinishReason, Output
+from inferq.results.backlog import Backlog, Lag
 from inferq.results.writer import StoredResult, Writer
 from inferq.settings import Settings
 from inferq.transport.deliveries import Deliveries, Delivery
@@ -17,6 +24,15 @@ logger = logging.getLogger(__name__)
 
 #: Streams of producers that were found gone are remembered, the oldest are forgotten first.
 MOST_GONE = 10_000
+
+
+_ENGINE_FAULTS = frozenset({EngineError.code, EngineStepError.code, KvLost.code})
+
+
+class Moved(NamedTuple):
+    """A claim that has gone on elsewhere. ``holds``: this node computes the other half of it."""
+
+    holds: bool
 
 
 class Ending:
@@ -38,19 +54,40 @@ class StreamOutbox:
     One writer serves all streams of an origin, so the outputs of a request keep their order.
     """
 
-    def __init__(self, settings: Settings, make_topic: Callable[[], Topic]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        node: str,
+        make_topic: Callable[[], Topic],
+        placing: Placing | None = None,
+    ) -> None:
         self._deliveries: Deliveries
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._endings: dict[int, Ending] = {}
+        self._moved: dict[int, Moved] = {}
+        self._on_half_failed: Callable[[str, str, str], None] = lambda *_: None
+        self._on_ended: Callable[[Output, int], None] = lambda *_: None
         self._writers = [
-            Writer(settings, make_topic(), self._origin_is_gone, number)
+            Writer(settings, node, make_topic(), self._origin_is_gone, placing, number)
             for number in range(settings.scheduler_writer_parallel)
         ]
+        self._lag = Lag(self.unsettled)
         self.progressed_at = time.monotonic()
 
-    def start(self, deliveries: Deliveries, on_fenced: Callable[[str], None]) -> None:
-        """Start writing for the claims in ``deliveries``."""
+    def start(
+        self,
+        deliveries: Deliveries,
+        on_fenced: Callable[[str], None],
+        on_half_failed: Callable[[str, str, str], None] = lambda *_: None,
+        on_ended: Callable[[Output, int], None] = lambda *_: None,
+    ) -> None:
+        """Start writing for the claims in ``deliveries``.
+
+        ``on_half_failed``: id, code and message, when the half of a request that is computed here
+        beside another node has failed. ``on_ended``: a last output, and the tokens before it.
+        """
         self._deliveries = deliveries
+        self._on_half_failed, self._on_ended = on_half_failed, on_ended
         for writer in self._writers:
             writer.start(on_fenced)
 
@@ -62,6 +99,7 @@ class StreamOutbox:
     def begin(self, inc: str) -> None:
         """Write as this incarnation from now on; what an earlier one left is dropped."""
         self._endings.clear()
+        self._moved.clear()
         for writer in self._writers:
             writer.begin(inc)
 
@@ -81,7 +119,7 @@ class StreamOutbox:
             if output.error is None:
                 return False
             output = output._replace(attempt=delivery.attempt)
-        if delivery.stream and output.finished:
+        if output.finished:
             self._ending(delivery).last = output
         elif delivery.stream:
             self._writer(delivery).add_output(delivery.stream, output, at_once=output.index == 0)
@@ -101,21 +139,77 @@ class StreamOutbox:
         if delivery is not None:
             self._ending(delivery).results.append((key, value, ttl_s))
 
+    def hop(
+        self,
+        request_id: str,
+        base: str,
+        message: bytes,
+        size: tuple[int, int],
+        *,
+        again: bool,
+        holds: bool,
+    ) -> None:
+        """Pass a request on to the phase whose shared queue is ``base``, after what was sent.
+
+        ``size``: of prompt and answer, tokens. See ``topic.Hop`` for the rest.
+        """
+        delivery = self._deliveries.find(request_id)
+        if delivery is None or delivery.claim in self._moved:
+            return
+        self._moved[delivery.claim] = Moved(holds)
+        hop = Hop(delivery.claim, base, message, *size, again, holds, delivery.stream)
+        self._writer(delivery).add_hop(delivery.stream, hop)
+        self._lag.begin(delivery.claim)
+
+    def is_half(self, claim: int) -> bool:
+        """Whether a claim has gone on elsewhere while this node computes the other half."""
+        moved = self._moved.get(claim)
+        return moved is not None and moved.holds
+
     def unsettled(self) -> frozenset[int]:
         """Claims that have ended, of which Redis may not know yet."""
         return frozenset().union(*(writer.unsettled() for writer in self._writers))
+
+    def backlog(self) -> Backlog:
+        """Ends of requests that are not written yet. To be read now and then."""
+        return self._lag.read()
 
     def settle(self, delivery: Delivery) -> None:
         """End a claim, after all that was sent for it."""
         self.progressed_at = time.monotonic()
         ending = self._endings.pop(delivery.claim, None) or Ending()
+        moved = self._moved.pop(delivery.claim, None)
+        if moved is not None:
+            self._end_half(delivery, moved, ending.last)
+            return
+        last = ending.last
+        failed = last is not None and last.error is not None
+        settle = Settle(delivery.claim, quoted(delivery.request_id), failed, False, _story(last))
         self._writer(delivery).add_settle(
-            delivery.stream, delivery.claim, delivery.request_id, ending.last, ending.results
+            delivery.stream, settle, last if delivery.stream else None, ending.results
         )
+        self._lag.begin(delivery.claim)
+        if last is not None:
+            self._on_ended(last, last.index + len(last.token_ids))
+
+    def _end_half(self, delivery: Delivery, moved: Moved, last: Output | None) -> None:
+        """The claim is elsewhere; what was computed here beside it is done."""
+        if not moved.holds:
+            return
+        failed = last is not None and last.finish_reason == FinishReason.ERROR
+        if last is not None and last.error is not None and failed:
+            logger.warning("half of request %s failed: %s", delivery.request_id, last.error)
+            # An engine may only have noticed that the other half was lost: a new attempt may help.
+            if last.error.code not in _ENGINE_FAULTS:
+                self._on_half_failed(delivery.request_id, *last.error)
+        settle = Settle(delivery.claim, quoted(delivery.request_id), failed, held=True)
+        self._writer(delivery).add_settle(delivery.stream, settle)
+        self._lag.begin(delivery.claim)
 
     def forget(self, delivery: Delivery) -> None:
         """The claim ends in another way: how its request ended here does not count."""
         self._endings.pop(delivery.claim, None)
+        self._moved.pop(delivery.claim, None)
 
     def _ending(self, delivery: Delivery) -> Ending:
         return self._endings.setdefault(delivery.claim, Ending())
@@ -127,3 +221,20 @@ class StreamOutbox:
         self._gone[stream] = None
         while len(self._gone) > MOST_GONE:
             self._gone.popitem(last=False)
+
+
+def _story(last: Output | None) -> bytes:
+    """What is noted of a request that has ended: see cluster/stories.py."""
+    if last is None:
+        return b""
+    fields: tuple[Any, ...] = (
+        last.finish_reason or "",
+        last.error.code if last.error is not None else "",
+        last.attempt,
+        last.index + len(last.token_ids),
+        last.timings or (),
+        last.node,
+        last.crossing or (),
+    )
+    packed: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
+    return packed

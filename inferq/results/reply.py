@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from inferq.errors import RequestEnded
-from inferq.messages import FinishReason, Output, Timings, ended_error, error_output
+from inferq.messages import Crossing, FinishReason, Output, Timings, ended_error, error_output
 from inferq.results.order import Match, Order, OutputsLost
 
 Wake = Callable[[], None]
@@ -28,7 +28,9 @@ class ResultTimings(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A whole answer. ``attempt``: how often it was started before; ``node``: who ended it."""
+    """A whole answer. ``attempt``: how often it was started before; ``node``: who ended it;
+    ``crossing``: who prefilled it, if that was another node.
+    """
 
     request_id: str
     token_ids: tuple[int, ...]
@@ -37,6 +39,7 @@ class Result(NamedTuple):
     timings: ResultTimings
     attempt: int = 0
     node: str = ""
+    crossing: Crossing | None = None
 
 
 class Reply:
@@ -207,6 +210,7 @@ class Reply:
             self._timings(end.timings or Timings(), len(token_ids)),
             end.attempt,
             end.node,
+            end.crossing,
         )
 
     def _timings(self, node: Timings, tokens: int) -> ResultTimings:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgpack
 from redis.exceptions import RedisError
 
-from inferq.cluster.keys import quoted
 from inferq.cluster.link import AWAY, Backoff
-from inferq.cluster.topic import Fenced, Group, Outcome, Topic
+from inferq.cluster.placing import Placing
+from inferq.cluster.topic import Fenced, Group, Hop, Outcome, Settle, Topic
 from inferq.messages import FinishReason, Output, error_output
 from inferq.settings import Settings
 
@@ -32,22 +32,24 @@ StoredResult = tuple[str, bytes, int]
 class Pending:
     """What is to be written to one stream."""
 
-    __slots__ = ("outputs", "results", "retry_at", "settles")
+    __slots__ = ("hops", "outputs", "results", "retry_at", "settles")
 
     def __init__(self) -> None:
         self.outputs: list[tuple[Any, ...]] = []
-        self.settles: list[tuple[int, str]] = []
+        self.settles: list[Settle] = []
         self.results: list[StoredResult] = []
+        self.hops: list[Hop] = []
         self.retry_at = 0.0
 
     def cut(self, most: int) -> Pending:
-        """Take away the first outputs; claims end with the last of them."""
+        """Take away the first outputs; claims end, or go on, with the last of them."""
         piece = Pending()
         piece.outputs = self.outputs[:most]
         self.outputs = self.outputs[most:]
         if not self.outputs:
             piece.settles, self.settles = self.settles, []
             piece.results, self.results = self.results, []
+            piece.hops, self.hops = self.hops, []
         return piece
 
     def prepend(self, piece: Pending) -> None:
@@ -55,11 +57,22 @@ class Pending:
         self.outputs = piece.outputs + self.outputs
         self.settles = piece.settles + self.settles
         self.results = piece.results + self.results
+        self.hops = piece.hops + self.hops
+        self.retry_at = max(self.retry_at, piece.retry_at)
+
+    def emitted(self) -> None:
+        """All but the hops has been written."""
+        self.outputs, self.settles, self.results = [], [], []
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether something is to be written to the stream, or to be settled."""
+        return bool(self.outputs or self.settles or self.results)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left."""
-        return not (self.outputs or self.settles or self.results)
+        return not (self.has_outputs or self.hops)
 
 
 class Writer:
@@ -68,10 +81,18 @@ class Writer:
     """
 
     def __init__(
-        self, settings: Settings, topic: Topic, on_gone: Callable[[str], None], number: int
+        self,
+        settings: Settings,
+        node: str,
+        topic: Topic,
+        on_gone: Callable[[str], None],
+        placing: Placing | None,
+        number: int,
     ) -> None:
+        self._node = node
         self._topic = topic
         self._on_gone = on_gone
+        self._placing = placing
         self._on_fenced: Callable[[str], None] = lambda _inc: None
         self._batch = settings.scheduler_writer_batch_size
         self._flush_s = settings.cluster.flush_s
@@ -125,8 +146,7 @@ class Writer:
     def add_settle(
         self,
         stream: str,
-        claim: int,
-        request_id: str,
+        settle: Settle,
         last: Output | None = None,
         results: Sequence[StoredResult] = (),
     ) -> None:
@@ -136,8 +156,15 @@ class Writer:
             if last is not None:
                 pending.outputs.append(last.to_wire())
             pending.results += results
-            pending.settles.append((claim, quoted(request_id)))
-            self._unsettled.add(claim)
+            pending.settles.append(settle)
+            self._unsettled.add(settle.claim)
+        self._wake()
+
+    def add_hop(self, stream: str, hop: Hop) -> None:
+        """Collect a claim that goes on elsewhere, behind the outputs that were added before."""
+        with self._lock:
+            self._of(stream).hops.append(hop)
+            self._unsettled.add(hop.claim)
         self._wake()
 
     def unsettled(self) -> frozenset[int]:
@@ -182,7 +209,8 @@ class Writer:
             self._rest(retry_at)
             return False
         try:
-            outcomes = self._topic.emit(inc, [_group(*item) for item in batch])
+            self._emit(inc, batch)
+            self._hop(inc, batch)
         except Fenced:
             self._on_fenced(inc)
             return True
@@ -191,8 +219,43 @@ class Writer:
             self._return(inc, batch)
             return backoff.wait()
         backoff.reset()
-        self._note(inc, batch, outcomes)
+        self._return(inc, batch)
         return True
+
+    def _emit(self, inc: str, batch: list[tuple[str, Pending]]) -> None:
+        """Write outputs and ends; what is done leaves its piece."""
+        rows = [(stream, piece) for stream, piece in batch if piece.has_outputs]
+        if not rows:
+            return
+        outcomes = self._topic.emit(self._node, inc, [_group(*row) for row in rows])
+        for (stream, piece), outcome in zip(rows, outcomes, strict=True):
+            if outcome == Outcome.GONE:
+                self._on_gone(stream)
+            if outcome == Outcome.FULL:
+                piece.retry_at = time.monotonic() + FULL_RETRY_S
+            else:
+                self._confirm(settle.claim for settle in piece.settles)
+                piece.emitted()
+
+    def _hop(self, inc: str, batch: list[tuple[str, Pending]]) -> None:
+        """Pass claims on, unless outputs that come before are not written yet."""
+        pieces = [piece for _, piece in batch if piece.hops and not piece.has_outputs]
+        hops = [hop for piece in pieces for hop in piece.hops]
+        if not hops:
+            return
+        placing, topic = self._placing, self._topic
+        if placing is not None:
+            hops = [placing.place_hop(topic, hop) for hop in hops]
+        placed = topic.hop(self._node, inc, hops)
+        self._confirm(hop.claim for hop in hops)
+        for piece in pieces:
+            piece.hops = []
+        if placing is not None:
+            placing.learn(topic, "decode", placed)
+
+    def _confirm(self, claims: Iterable[int]) -> None:
+        with self._lock:
+            self._unsettled.difference_update(claims)
 
     def _rest(self, retry_at: float) -> None:
         if retry_at == 0.0:
@@ -222,24 +285,14 @@ class Writer:
             return self._inc, batch, retry_at
 
     def _return(self, inc: str, batch: list[tuple[str, Pending]]) -> None:
+        """Keep what could not be written."""
+        left = [(stream, piece) for stream, piece in batch if not piece.is_empty]
+        if not left:
+            return
         with self._lock:
             if inc == self._inc:
-                for stream, piece in batch:
+                for stream, piece in left:
                     self._of(stream).prepend(piece)
-
-    def _note(self, inc: str, batch: list[tuple[str, Pending]], outcomes: list[int]) -> None:
-        for (stream, piece), outcome in zip(batch, outcomes, strict=True):
-            if outcome == Outcome.GONE:
-                self._on_gone(stream)
-            if outcome != Outcome.FULL:
-                if piece.settles:
-                    with self._lock:
-                        self._unsettled.difference_update(claim for claim, _ in piece.settles)
-            else:
-                self._return(inc, [(stream, piece)])
-                with self._lock:
-                    if stream in self._pending:
-                        self._pending[stream].retry_at = time.monotonic() + FULL_RETRY_S
 
 
 def _group(stream: str, piece: Pending) -> Group:

@@ -59,9 +59,12 @@ class AdmissionRule:
         """Whether its prefill counts as a long one."""
         return size.prompt_tokens > self.long_from
 
-    def never_fits(self, size: Size) -> bool:
-        """Whether no amount of waiting would help. The engine then says why not."""
-        return size.prompt_tokens + size.max_tokens > self.longest
+    def never_fits(self, size: Size, *, hands_off: bool = False) -> bool:
+        """Whether no amount of waiting would help. The engine then says why not.
+
+        ``hands_off``: the request leaves with its first token.
+        """
+        return size.prompt_tokens + (1 if hands_off else size.max_tokens) > self.longest
 
     def budget(self, capacity: Capacity, load: Load) -> Budget:
         """What may be taken now."""
@@ -114,10 +117,12 @@ class Budget:
             return self.idle or size.prompt_tokens <= self.prefill_tokens
         return self.prefills > 0 and (self.long_prefills > 0 or not self._rule.is_long(size))
 
-    def spend(self, size: Size) -> None:
-        """Take a request that fits."""
+    def spend(self, size: Size, *, is_prefilled: bool = False) -> None:
+        """Take a request that fits. ``is_prefilled``: it needs no prefill here."""
         self.slots -= 1
         self.blocks -= self._rule.blocks(size)
+        if is_prefilled:
+            return
         self.prefill_tokens -= size.prompt_tokens
         self.prefills -= 1
         self.long_prefills -= self._rule.is_long(size)

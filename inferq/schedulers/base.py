@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 from celery import Celery
 
 from inferq.errors import UnknownRequest
-from inferq.messages import Request
+from inferq.messages import Request, Status
 from inferq.results.reply import Reply
 from inferq.settings import Settings
 
@@ -96,6 +96,16 @@ class Scheduler(ABC):
             SchedulerUnavailable: Redis is away.
         """
         raise UnknownRequest(request_id)
+
+    def status(self, request_id: str) -> Status:
+        """Where a request is.
+
+        Raises:
+            UnknownRequest: no live request has this id.
+            SchedulerUnavailable: Redis is away.
+        """
+        ended = self.find(request_id).end is not None
+        return Status("ended" if ended else "queued")
 
     @abstractmethod
     def forget(self, request_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The global scheduler, as a producer sees it: nodes elsewhere share one Redis."""
+"""The global and splitwise schedulers, as a producer sees them: nodes elsewhere share one Redis."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import TypeVar
 
 from inferq.app import create_cluster_app
 from inferq.cluster.keys import ORIGIN_PREFIX, unquoted
+from inferq.cluster.placing import Placing
+from inferq.cluster.status import read_status
 from inferq.cluster.topic import Submitted, Topic
 from inferq.cluster.view import View
 from inferq.errors import DuplicateRequest, QueueFull, SchedulerUnavailable, UnknownRequest
-from inferq.messages import Request
+from inferq.messages import Request, Status
 from inferq.results.inbox import StreamInbox
 from inferq.results.reply import Reply
 from inferq.schedulers.base import Counts, Scheduler
 from inferq.schedulers.errands import Errands
 from inferq.schedulers.ledger import Ledger
-from inferq.schedulers.messages import Messages
 from inferq.schedulers.reaper import Reaper
 from inferq.schedulers.retrying import RetryingTopic, StillAway
 from inferq.schedulers.sending import Parcel, Sender
 from inferq.settings import Settings
+from inferq.tasks.messages import Messages
 
 T = TypeVar("T")
 
@@ -35,10 +37,11 @@ _CLOSED = "the client was closed"
 _AWAY = "Redis does not answer ({reason})"
 
 
-class GlobalScheduler(Scheduler):
+class ClusterScheduler(Scheduler):
     """An origin: sends requests into the topic's queues and reads their outputs from its streams.
 
-    ``node``: name of the node whose own queue takes the requests; empty: the shared queue.
+    ``node``: name of the node whose own queue takes the requests; empty: the topic's nodes, as
+    placement says (splitwise), or whoever is free.
     """
 
     waits_for_network = True
@@ -56,7 +59,9 @@ class GlobalScheduler(Scheduler):
         # Of its own: questions and cancellations do not wait behind a put.
         self._questions = RetryingTopic(settings, self._stopping)
         messages = Messages(self.app, self.origin)
-        self._sender = Sender(settings, messages, self._topic, self.origin, node)
+        splitwise = settings.scheduler_name == "splitwise"
+        placing = Placing(settings, ["prefill"]) if splitwise and not node else None
+        self._sender = Sender(settings, messages, self._topic, self.origin, node, placing)
 
     def start(self) -> None:
         """Make the streams, and read them.
@@ -65,6 +70,7 @@ class GlobalScheduler(Scheduler):
             SchedulerUnavailable: Redis cannot be used.
         """
         try:
+            self._ask(lambda topic: topic.require_rights("producer"))
             self._ask(lambda topic: self._inbox.keep(topic.link))
         except BaseException:
             self._close_links()
@@ -119,6 +125,10 @@ class GlobalScheduler(Scheduler):
         if was == "unknown":
             raise UnknownRequest(request_id)
         return True
+
+    def status(self, request_id: str) -> Status:
+        """Where a request is, whoever has submitted it."""
+        return self._ask(lambda topic: read_status(topic, request_id))
 
     def forget(self, request_id: str) -> None:
         """The caller has read the end."""

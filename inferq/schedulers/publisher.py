@@ -9,7 +9,7 @@ from kombu import Producer
 
 from inferq.messages import Request
 from inferq.messages.headers import SIZE_HEADER
-from inferq.schedulers.messages import CONTENT_ENCODING, CONTENT_TYPE, Messages
+from inferq.tasks.messages import CONTENT_ENCODING, CONTENT_TYPE, Messages
 
 
 class Publisher:

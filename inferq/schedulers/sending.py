@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from inferq.cluster.keys import step_of
+from inferq.cluster.placing import Placing
 from inferq.cluster.topic import Item, Submitted, Topic
 from inferq.errors import InvalidRequest
 from inferq.messages import Request
 from inferq.results.reply import Reply
 from inferq.routing.topics import prefill_queue
-from inferq.schedulers.messages import Messages, RawMessages
 from inferq.schedulers.retrying import RetryingTopic
 from inferq.settings import Settings
+from inferq.tasks.messages import Messages, RawMessages
 
 #: Bounds of what is sent in one step, so that Redis is not held up for long.
 MOST_ITEMS = 500
@@ -34,17 +35,25 @@ class Parcel(NamedTuple):
 class Sender:
     """Sends the requests of one origin, to one node or to the topic.
 
-    ``node``: the name of the node whose queue takes them, empty for the shared queue.
+    ``node``: the name of the node whose queue takes them, empty for the shared queue. ``placing``
+    chooses nodes instead.
     """
 
     def __init__(
-        self, settings: Settings, messages: Messages, topic: RetryingTopic, origin: str, node: str
+        self,
+        settings: Settings,
+        messages: Messages,
+        topic: RetryingTopic,
+        origin: str,
+        node: str,
+        placing: Placing | None = None,
     ) -> None:
         queue = prefill_queue(settings.scheduler_topic, node or None)
         self._messages = RawMessages(messages, queue)
         self._topic = topic
         self._origin = origin
         self._node = node
+        self._placing = placing
         self._most_bytes = settings.limits.max_message_bytes
 
     def pack(self, request: Request) -> Item:
@@ -93,11 +102,19 @@ class Sender:
             left = [parcel.item for parcel in batch if not parcel.reply.started]
             if not left:
                 return Submitted(len(batch))
-            answer = topic.submit(self._origin, batch[0].token, left, self._node)
+            answer = self._submit(topic, batch[0].token, left)
             known = 0 if answer.duplicates else len(batch) - len(left)
             return Submitted(answer.accepted + known, answer.duplicates)
 
         return self._topic.call(submit)
+
+    def _submit(self, topic: Topic, token: str, items: Sequence[Item]) -> Submitted:
+        placing = self._placing
+        if placing is None:
+            return topic.submit(self._origin, token, items, self._node)
+        answer = topic.submit(self._origin, token, placing.place_items(topic, items))
+        placing.learn(topic, "prefill", answer.placed)
+        return answer
 
 
 def _batches(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:

@@ -24,17 +24,28 @@ from pydantic_settings import (
 from inferq.settings.cluster import ClusterSettings, Role
 from inferq.settings.engine import LlamaCppSettings, NoopSettings, SimulatedSettings
 from inferq.settings.explain import explain, unreadable
+from inferq.settings.monitoring import MonitoringSettings
 from inferq.settings.node import AdmissionSettings, LimitSettings
+from inferq.settings.openai import OpenAISettings
+from inferq.settings.placement import PlacementSettings
+from inferq.settings.redis import RedisSettings
 from inferq.settings.scheduler import SchedulerSettings
+from inferq.settings.transfer import TransferSettings
 
 __all__ = [
     "AdmissionSettings",
     "ClusterSettings",
     "LimitSettings",
     "LlamaCppSettings",
+    "MonitoringSettings",
     "NoopSettings",
+    "OpenAISettings",
+    "PlacementSettings",
+    "RedisSettings",
+    "Role",
     "Settings",
     "SimulatedSettings",
+    "TransferSettings",
 ]
 
 ENV_PREFIX = "INFERQ_"
@@ -72,15 +83,20 @@ class Settings(SchedulerSettings, BaseSettings):
     )
 
     engine: EngineName = Field(
-        "simulated", description="simulated, llamacpp, noop, or `package.module:Class`"
+        "simulated", description="simulated, llamacpp, openai, noop, or `package.module:Class`"
     )
     role: Role = Field("mixed", description="What a node does: mixed, prefill or decode")
     simulated: SimulatedSettings = Field(default_factory=SimulatedSettings)
     llamacpp: LlamaCppSettings = Field(default_factory=LlamaCppSettings)
+    openai: OpenAISettings = Field(default_factory=OpenAISettings)
     noop: NoopSettings = Field(default_factory=NoopSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    transfer: TransferSettings = Field(default_factory=TransferSettings)
+    placement: PlacementSettings = Field(default_factory=PlacementSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -76,6 +76,9 @@ class ClusterSettings(Options):
     max_dead_letters: int = Field(
         10_000, ge=1, description="Most dead letters kept; the oldest go first"
     )
+    max_ended: int = Field(
+        10_000, ge=10, description="Most ended requests of which where and when they ran is kept"
+    )
     redis_timeout_s: float = Field(
         5.0, ge=0.1, le=600, description="A Redis that answers nothing for this long is away"
     )

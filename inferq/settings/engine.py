@@ -32,6 +32,9 @@ class SimulatedSettings(Options):
     end_probability: float = Field(
         0.0, ge=0, le=1, description="Chance that a token ends its answer"
     )
+    kv_bytes_per_token: int = Field(
+        16, ge=0, le=10_000_000, description="What a decode node fetches for each token, bytes"
+    )
 
 
 class LlamaCppSettings(Options):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, field_validator
+
+from inferq.settings.redis_url import parse_redis_url
 
 SchedulerName = Literal["local", "global", "splitwise"]
 Topic = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -52,3 +54,10 @@ class SchedulerSettings(BaseModel):
     scheduler_writer_batch_size: int = Field(
         200, ge=1, description="Most outputs written in one Redis call"
     )
+
+    @field_validator("scheduler_url")
+    @classmethod
+    def _is_redis_url(cls, url: str) -> str:
+        if url:
+            parse_redis_url(url)
+        return url

@@ -6,10 +6,10 @@ from celery import Celery
 
 from inferq.tasks.base import InferenceTask
 from inferq.tasks.decode import decode
+from inferq.tasks.names import DECODE, PREFILL
 from inferq.tasks.prefill import prefill
 
-PREFILL = "inferq.prefill"
-DECODE = "inferq.decode"
+__all__ = ["DECODE", "PREFILL", "register_tasks"]
 
 
 def register_tasks(app: Celery) -> None:

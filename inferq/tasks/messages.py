@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from base64 import b64encode
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as as_json
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from celery import Celery
 
 from inferq.messages import Request
 from inferq.messages.headers import SUBMITTED_HEADER
-from inferq.tasks import PREFILL
+from inferq.tasks.names import PREFILL
 
 CONTENT_TYPE = "application/x-msgpack"
 CONTENT_ENCODING = "binary"
@@ -47,15 +48,23 @@ class Messages:
         message = self.of_task(request.request_id, request.to_wire(), describe(request))
         return message._replace(body=msgpack.packb(message.body))
 
-    def of_task(self, request_id: str, fields: dict[str, Any], shown: str) -> TaskMessage:
+    def of_task(
+        self,
+        request_id: str,
+        fields: dict[str, Any],
+        shown: str,
+        *,
+        task: str = PREFILL,
+        ignore_result: bool = True,
+    ) -> TaskMessage:
         """A message with a body that is not encoded. ``shown``: what Flower shows of the fields."""
         headers, properties, body, _ = self._as_task(
             request_id,
-            PREFILL,
+            task,
             kwargs=fields,
             reply_to=self._origin,
             origin=self._origin,
-            ignore_result=True,
+            ignore_result=ignore_result,
             argsrepr="()",
             kwargsrepr=shown,
         )
@@ -64,7 +73,9 @@ class Messages:
 
 
 # What stands for the parts of a message that differ; nothing else looks like it.
-_ID, _SHOWN, _SUBMITTED, _TAG, _PRIORITY, _BODY = (f"<{n}-{uuid.uuid4().hex}>" for n in range(6))
+_ID, _SHOWN, _SUBMITTED, _TAG, _PRIORITY, _BODY, ANY_ORIGIN = (
+    f"<{n}-{uuid.uuid4().hex}>" for n in range(7)
+)
 _PART = re.compile(r'"(<\d-[0-9a-f]{32}>)"')
 
 
@@ -72,11 +83,16 @@ class RawMessages:
     """Builds messages as Kombu's Redis transport writes them into a queue: JSON objects.
 
     Only a few parts of a message differ from the next one's. What is between them is encoded
-    once, for encoding it each time would cost more than all the rest.
+    once, for encoding it each time would cost more than all the rest. Messages on behalf of several
+    origins are made by ``Messages(app, ANY_ORIGIN)``.
     """
 
-    def __init__(self, messages: Messages, queue: str) -> None:
-        headers, properties, (args, _, embedded) = messages.of_task(_ID, {}, _SHOWN)
+    def __init__(
+        self, messages: Messages, queue: str, *, task: str = PREFILL, ignore_result: bool = True
+    ) -> None:
+        headers, properties, (args, _, embedded) = messages.of_task(
+            _ID, {}, _SHOWN, task=task, ignore_result=ignore_result
+        )
         self._around = (args, embedded)
         message = {
             "body": _BODY,
@@ -94,10 +110,12 @@ class RawMessages:
         }
         self._pieces = _PART.split(json.dumps(message))
 
-    def build(self, request: Request) -> bytes:
-        """The message of the task that computes a request."""
+    def build(
+        self, request: Request, also: Mapping[str, Any] | None = None, origin: str = ""
+    ) -> bytes:
+        """The message of the task that computes a request; ``also``: its other arguments."""
         args, embedded = self._around
-        fields = request.to_wire()
+        fields = {**request.to_wire(), **(also or {})}
         # The envelope has it, by the clock that all nodes share.
         fields.pop("deadline", None)
         body = b64encode(msgpack.packb((args, fields, embedded)))
@@ -107,6 +125,7 @@ class RawMessages:
             _SUBMITTED: repr(time.time()),
             _TAG: f'"{random.getrandbits(128):032x}"',
             _PRIORITY: str(request.priority),
+            ANY_ORIGIN: as_json(origin),
             # Base64 needs no escapes: a long prompt does not pass through the JSON encoder.
             _BODY: f'"{body.decode()}"',
         }

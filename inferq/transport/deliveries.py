@@ -49,9 +49,8 @@ class Deliveries:
     lost with a lease, do nothing.
     """
 
-    def __init__(self, ends: Ends, queue: str) -> None:
+    def __init__(self, ends: Ends) -> None:
         self._ends = ends
-        self._queue = queue
         self._by_tag: dict[str, Delivery] = {}
         self._by_id: dict[str, Delivery] = {}
         self._inbound: deque[tuple[str, RawMessage]] = deque()
@@ -106,7 +105,8 @@ class Deliveries:
         while self._inbound and len(taken) < limit:
             tag, message = self._inbound.popleft()
             if tag in self._by_tag:
-                taken.append((message, self._queue))
+                queue = message["properties"]["delivery_info"]["routing_key"]
+                taken.append((message, queue))
         self.flush()
         return taken
 

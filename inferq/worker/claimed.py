@@ -27,7 +27,7 @@ class Malformed(Exception):
     """The message cannot be run, and why."""
 
 
-def read_claimed(taken: Taken, now_ms: int, queue: str, tasks: Container[str]) -> RawMessage:
+def read_claimed(taken: Taken, now_ms: int, tasks: Container[str]) -> RawMessage:
     """The message with a delivery tag, and with what its envelope says in headers.
 
     Times of Redis' clock become times of this machine's: clocks may differ.
@@ -57,7 +57,11 @@ def read_claimed(taken: Taken, now_ms: int, queue: str, tasks: Container[str]) -
             "reply_to": _string(given, "reply_to", ""),
             "delivery_mode": 2,
             "delivery_tag": tag_of_claim(taken.claim),
-            "delivery_info": {"exchange": "", "routing_key": queue, "redelivered": taken.again},
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": taken.queue,
+                "redelivered": taken.again,
+            },
         },
     }
 

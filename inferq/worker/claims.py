@@ -22,10 +22,12 @@ class Phase(Enum):
 class Claim:
     """One message that this node has taken and not yet finished."""
 
-    __slots__ = ("blocks", "is_long", "phase", "prompt_tokens")
+    __slots__ = ("blocks", "is_long", "is_prefilled", "phase", "prompt_tokens")
 
-    def __init__(self, size: Size, rule: AdmissionRule) -> None:
+    def __init__(self, size: Size, rule: AdmissionRule, *, is_prefilled: bool = False) -> None:
         self.prompt_tokens = size.prompt_tokens
+        #: Another node has computed its prefill.
+        self.is_prefilled = is_prefilled
         self.blocks = rule.blocks(size)
         self.is_long = rule.is_long(size)
         self.phase = Phase.CLAIMED
@@ -101,6 +103,8 @@ class Claims:
         self._unseen_blocks += sign * claim.blocks
 
     def _count_prefill(self, claim: Claim, sign: int) -> None:
+        if claim.is_prefilled:
+            return
         self._prefills += sign
         self._long_prefills += sign * claim.is_long
         self._prefill_tokens += sign * claim.prompt_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +30,17 @@ class Intake:
     """A Gate: one for each node, consulted on the consumer's thread.
 
     A request that does not fit keeps its place. Smaller ones may pass it for ``pass_by_s``;
-    after that nothing behind it is taken until it fits, so it is not starved.
+    after that nothing behind it is taken until it fits, so it is not starved. ``most``: how many
+    claims other bounds than the engine's allow now.
     """
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, most: Callable[[], int] = lambda: sys.maxsize
+    ) -> None:
         self.claims = Claims()
+        #: Whether new requests leave this node with their first token.
+        self.hands_off = False
+        self._most = most
         self.rule = AdmissionRule(settings.admission, engine.capacity())
         self._engine = engine
         self._max_claims = settings.limits.max_claims
@@ -56,10 +63,14 @@ class Intake:
         # Before capacity is read: room that becomes free from here on must wake us.
         self._watching = True
         load = self.claims.load()
-        room = self._max_claims - len(self.claims)
+        room = min(self._max_claims, self._most()) - len(self.claims)
         budget = self.rule.budget(self._engine.capacity(), load)
         budget.slots = min(budget.slots, room)
         return Look(self, budget) if budget.has_slots else None
+
+    def never_fits(self, size: Size) -> bool:
+        """Whether this node can never do its part of a request."""
+        return self.rule.never_fits(size, hands_off=self.hands_off)
 
     def released(self, delivery_tag: str) -> None:
         """A claim is over."""
@@ -129,7 +140,7 @@ class Look:
     def judge(self, message: RawMessage) -> Verdict:
         """Take what fits, and what no waiting would make fit; pass or stop at the rest."""
         size = self._intake.size_of(message)
-        if size is None or self._intake.rule.never_fits(size):
+        if size is None or self._intake.never_fits(size):
             # The task will say what is wrong; it costs the engine nothing.
             return Verdict.TAKE
         if not self._reserved and self.budget.fits(size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from redis.exceptions import AuthenticationError, RedisError
@@ -26,12 +26,14 @@ class Hooks(NamedTuple):
 
     ``describe`` is the node's record for others. ``lost``: nothing that was claimed is ours any
     more; returns when it has been dropped. ``joined``: a new incarnation begins. ``beat``: news.
+    ``missed``: the lease could not be renewed when it was due.
     """
 
     describe: Callable[[], str]
     lost: Callable[[], None]
     joined: Callable[[str], None]
     beat: Callable[[Beat], None]
+    missed: Callable[[], None]
 
 
 class Membership:
@@ -49,7 +51,8 @@ class Membership:
         #: Longest request that some node of the topic can hold, tokens.
         self.largest = 0
         self._state: NodeState = "starting"
-        self._longest = 0
+        self._limits: Mapping[str, int] = {}
+        self._full_due_at = 0.0
         self._record = ""
         self._lock = threading.Lock()
         self._poke = threading.Event()
@@ -86,14 +89,15 @@ class Membership:
         self._begin(inc)
         self._thread.start()
 
-    def announce(self, state: NodeState, longest: int = 0) -> None:
+    def announce(self, state: NodeState, limits: Mapping[str, int] | None = None) -> None:
         """Tell others what this node does from now on.
 
-        ``longest``: tokens of the longest request it can hold. Without Redis, or while the lease
-        is lost, it is told on the next occasion.
+        ``limits``: the shared queues of the phases that it serves, with the longest request that
+        it can hold there, tokens. Without Redis, or while the lease is lost, it is told on the
+        next occasion.
         """
         with self._lock:
-            self._state, self._longest = state, longest or self._longest
+            self._state, self._limits = state, self._limits if limits is None else limits
         try:
             self._set_state()
         except Fenced:
@@ -124,6 +128,7 @@ class Membership:
     def _register(self) -> str:
         self._record = self._hooks.describe()
         with self._lock:
+            self._topic.require_rights("node")
             return self._topic.register(self._node, self._record)
 
     def _begin(self, inc: str) -> None:
@@ -134,7 +139,7 @@ class Membership:
 
     def _set_state(self) -> None:
         with self._lock:
-            self._topic.set_state(self._node, self.inc, self._state, self._longest)
+            self._topic.set_state(self._node, self.inc, self._state, self._limits)
 
     def _run(self) -> None:
         pause_s = self._settings.cluster.lease_ttl_s / BEATS_PER_LEASE
@@ -149,16 +154,23 @@ class Membership:
                 self._rejoin()
             except (*AWAY, RedisError) as exc:
                 logger.warning("the lease cannot be renewed: %s", explained(exc))
+                self._hooks.missed()
                 backoff.wait()
             except Exception:  # such as an engine that cannot tell its capacity
                 logger.exception("the lease cannot be renewed")
+                self._hooks.missed()
                 backoff.wait()
 
     def _beat(self) -> None:
         record = self._hooks.describe()
+        new = "" if record == self._record else record
+        now = time.monotonic()
+        full = now >= self._full_due_at
         with self._lock:
-            beat = self._topic.beat(self._node, self.inc, "" if record == self._record else record)
+            beat = self._topic.beat(self._node, self.inc, new, full=full)
         self._record = record
+        if full:
+            self._full_due_at = now + self._settings.scheduler_sync_period
         self.largest = beat.largest
         for inc, back, dead in beat.recovered:
             logger.warning("%s was lost: %d of its requests are queued again", inc, back)

@@ -13,6 +13,7 @@ from inferq.cluster.address import kombu_url
 from inferq.errors import SettingsError
 from inferq.settings import Settings
 from inferq.worker.options import settings_of
+from inferq.worker.roles import check_role
 
 #: New containers that make the youngest generation worth a collection; Python's default is 700.
 COLLECT_AFTER = 20_000
@@ -49,10 +50,7 @@ def check(app: Any) -> None:
         raise ImproperlyConfigured(
             "-b, broker_url: inferq's settings say where Redis is (INFERQ_SCHEDULER_URL)"
         )
-    if settings.scheduler_name == "global" and settings.role != "mixed":
-        raise SettingsError(
-            f"role={settings.role!r}: nodes of the global scheduler are mixed", ["role"]
-        )
+    check_role(settings.scheduler_name, settings.role)
 
 
 def prepare(settings: Settings, options: dict[str, Any]) -> None:

@@ -7,15 +7,18 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from threading import Event, Lock
 
 from redis.exceptions import RedisError
 
 from inferq.cluster.link import AWAY, Link, explained
-from inferq.cluster.topic import Beat, Burial, Fenced, Return, Topic
+from inferq.cluster.placing import Placing
+from inferq.cluster.topic import Beat, Burial, Fenced, NodeState, Return, Taken, Topic
+from inferq.messages import Output
 from inferq.results.outbox import StreamOutbox
-from inferq.settings import Settings
+from inferq.settings import Role, Settings
 from inferq.transport.deliveries import Deliveries, Delivery, Ends
 from inferq.transport.redis import Channel
 from inferq.version import __version__
@@ -23,6 +26,7 @@ from inferq.worker.audit import Audit
 from inferq.worker.membership import Hooks, Membership
 from inferq.worker.node import Node
 from inferq.worker.pool import AsyncPool
+from inferq.worker.roles import check_role
 from inferq.worker.sorter import Sorter
 from inferq.worker.taker import Events, Taker
 
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Outputs that are left when a node leaves are written for at most this long, seconds.
 LAST_FLUSH_S = 5.0
+#: Kept KV caches of which is asked at once whether somebody may still fetch them.
+MOST_CHECKED = 200
 #: A node that drains looks so often whether it is done, seconds.
 DRAIN_LOOK_S = 0.05
 
@@ -38,7 +44,8 @@ class Seat:
     """Joins, takes, streams, drains and leaves, for one worker process.
 
     ``join`` first; ``open`` once the engine runs; ``attach`` for each connection of Celery's
-    consumer; ``drain`` and ``leave`` at the end. All for the main thread.
+    consumer; ``pause`` and ``change_role`` meanwhile; ``drain`` and ``leave`` at the end. All for
+    the main thread.
     """
 
     def __init__(self, settings: Settings, node: str, pool: AsyncPool) -> None:
@@ -48,9 +55,11 @@ class Seat:
         self._node: Node | None = None
         self._topic = self._make_topic()
         self._topic_lock = Lock()
-        self.outbox = StreamOutbox(settings, self._make_topic)
+        # Requests that go back to be prefilled again are taken by whoever is free.
+        placing = Placing(settings, ["decode"])
+        self.outbox = StreamOutbox(settings, node, self._make_topic, placing)
         ends = Ends(settled=self._settled, put_back=self._put_back, refused=self._refused)
-        self.deliveries = Deliveries(ends, self._topic.base)
+        self.deliveries = Deliveries(ends)
         self.membership = Membership(
             settings,
             self._make_topic(),
@@ -60,6 +69,7 @@ class Seat:
                 lost=self._on_lost,
                 joined=self.outbox.begin,
                 beat=self._on_beat,
+                missed=self._on_missed,
             ),
         )
         taker_topic = self._make_topic()
@@ -69,20 +79,30 @@ class Seat:
             taker_topic,
             node,
             self.membership,
-            Events(cancelled=self._on_cancelled, fenced=self.membership.report_fenced),
+            Events(
+                cancelled=self._on_cancelled,
+                dismissed=self._on_dismissed,
+                deserted=self._on_deserted,
+                fenced=self.membership.report_fenced,
+                took=self._on_took,
+            ),
         )
         #: Set when a node that drains is to hand back at once.
         self.hurry = Event()
         self._is_open = False
+        self._is_paused = False
 
     def join(self, wait: Callable[[], bool]) -> None:
         """Take the node's name in the topic. See ``Membership.join``."""
         self.membership.join(wait)
-        self.outbox.start(self.deliveries, self.membership.report_fenced)
+        self.outbox.start(
+            self.deliveries, self.membership.report_fenced, self._on_half_failed, self._on_ended
+        )
 
     def attach(self, node: Node, channel: Channel, tasks: Container[str]) -> None:
         """Deliver to this channel from now on; the first one makes the node ready."""
-        channel.attach(self.deliveries, frozenset({self._topic.base}))
+        queues = frozenset({self._topic.base, self._topic.decode_base})
+        channel.attach(self.deliveries, queues)
         self.deliveries.flush()
         if self._is_open:
             return
@@ -95,14 +115,48 @@ class Seat:
             self.deliveries,
             self.outbox,
             tasks,
+            self._on_dismissed,
         )
         node.intake.connect(self.taker.room, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)
-        self.membership.announce("ready", node.intake.rule.longest)
+        self._announce_ready(node)
         audit = Audit(
             self._settings, self._taker_topic, self._node_name, self.deliveries, self.outbox
         )
-        self.taker.start(node.intake, sorter, audit, self._is_stuck)
+        self.taker.start(node.intake, sorter, audit, self.is_stuck)
+
+    def change_role(self, role: Role) -> None:
+        """Serve other phases from now on. What was taken is finished, what waits goes elsewhere.
+
+        Raises:
+            SettingsError: the scheduler has no such nodes.
+        """
+        check_role(self._settings.scheduler_name, role)
+        node = self._node
+        if node is None or role == node.role:
+            return
+        node.set_role(role)
+        self._announce_ready(node)
+        self.taker.look()
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing more, or take again. Meanwhile the node runs on and finishes what it has.
+
+        What waits in its own queues goes elsewhere. It stays so when a lease is lost.
+        """
+        self._is_paused = paused
+        self.taker.pause(paused)
+        if self._node is not None:
+            self._announce_ready(self._node)
+
+    def _announce_ready(self, node: Node) -> None:
+        phases = {"prefill": self._topic.base, "decode": self._topic.decode_base}
+        if self._settings.scheduler_name == "global":
+            del phases["decode"]
+        serves = [base for phase, base in phases.items() if node.role in ("mixed", phase)]
+        self.taker.serves = serves
+        state: NodeState = "draining" if self._is_paused else "ready"
+        self.membership.announce(state, dict.fromkeys(serves, node.intake.rule.longest))
 
     def drain(self, timeout_s: float) -> None:
         """Take nothing more, finish what runs, hand back what is not done in time."""
@@ -135,7 +189,7 @@ class Seat:
     def _describe(self) -> str:
         """This node's record: what others, and operators, can know of it."""
         record = {
-            "role": self._settings.role,
+            "role": self._node.role if self._node is not None else self._settings.role,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "engine": self._settings.engine,
@@ -144,6 +198,9 @@ class Seat:
         if self._node is not None:
             record |= self._node.engine.capacity()._asdict()
             record["running"] = len(self.deliveries)
+            record["outbox_lag_s"] = round(self.outbox.backlog().oldest_s, 1)
+            record |= self._node.stats.read()
+            record["kept_kv"] = self._check_kept(self._node)
         return json.dumps(record)
 
     def _settled(self, delivery: Delivery) -> None:
@@ -161,19 +218,52 @@ class Seat:
         self._release(delivery)
         inc = self.membership.inc
         burial = Burial(delivery.claim, "rejected", "the worker refused the message")
+        if self._node is not None:
+            self._node.stats.buried("rejected")
         self._try(lambda: self._topic.bury(self._node_name, inc, [burial]))
 
     def _release(self, delivery: Delivery) -> None:
         if self._node is not None:
+            self._node.deserted.pop(delivery.request_id, None)
             self._node.intake.released(delivery.tag)
 
+    def _on_ended(self, last: Output, tokens: int) -> None:
+        if self._node is not None:
+            self._node.stats.ended(last, tokens)
+
+    def _on_half_failed(self, request_id: str, code: str, message: str) -> None:
+        inc = self.membership.inc
+        self._try(lambda: self._topic.fail_half(request_id, inc, code, message))
+
+    def _on_deserted(self, request_id: str) -> None:
+        node = self._node
+        if node is not None:
+            self._pool.call_soon(lambda: self._desert(node, request_id))
+
+    def _desert(self, node: Node, request_id: str) -> None:
+        if self.deliveries.find(request_id) is not None:
+            node.desert(request_id)
+
     def _on_lost(self) -> None:
+        if self._node is not None:
+            self._node.stats.lost_lease()
         for delivery in self.deliveries.drop_all():
             self._release(delivery)
         self.outbox.begin("")
         self._pool.drop()
 
+    def _on_missed(self) -> None:
+        if self._node is not None:
+            self._node.stats.missed_renewal()
+
+    def _on_took(self, taken: Sequence[Taken]) -> None:
+        if self._node is not None:
+            self._node.stats.took(taken)
+
     def _on_beat(self, beat: Beat) -> None:
+        if self._node is not None:
+            for _, returned, dead in beat.recovered:
+                self._node.stats.recovered(returned, dead)
         if beat.look:
             self.taker.look()
 
@@ -181,12 +271,30 @@ class Seat:
         if self.deliveries.find(request_id) is not None:
             self._pool.terminate_task(request_id)
 
-    def _is_stuck(self) -> bool:
+    def _on_dismissed(self, request_id: str) -> None:
+        delivery = self.deliveries.find(request_id)
+        if delivery is not None and self.outbox.is_half(delivery.claim):
+            self._pool.terminate_task(request_id)
+
+    def is_stuck(self) -> bool:
         """Whether the engine has work and makes no progress."""
         idle_s = time.monotonic() - self.outbox.progressed_at
         return len(self.deliveries) > 0 and idle_s > self._settings.cluster.stall_s
 
-    def _try(self, step: Callable[[], None]) -> None:
+    def _check_kept(self, node: Node) -> int:
+        """Free KV caches that nobody will fetch; bytes that are kept. For the lease's thread."""
+        if node.transfer is None:
+            return 0
+        kept = node.transfer.kept()
+        old = [
+            entry.request_id for entry in kept if entry.age_s > self._settings.cluster.lease_ttl_s
+        ]
+        if old:
+            with suppress(*AWAY, RedisError), self._topic_lock:
+                node.transfer.free(self._topic.ended(old[:MOST_CHECKED]))
+        return sum(entry.nbytes for entry in kept)
+
+    def _try(self, step: Callable[[], object]) -> None:
         """A step that recovery makes up for, if Redis is away."""
         try:
             with self._topic_lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from inferq.cluster.keys import stream_of
 from inferq.cluster.topic import Adoption, Burial, Look, Return, Taken, Topic
@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class Sorter:
-    """For the taker's thread. Every claim leaves in exactly one way."""
+    """For the taker's thread. Every claim leaves in exactly one way.
+
+    ``dismiss``: ends the half of a request that is computed here beside another node.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Sorter:
         deliveries: Deliveries,
         outbox: StreamOutbox,
         tasks: Container[str],
+        dismiss: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._topic = topic
         self._node = node
@@ -37,6 +41,7 @@ class Sorter:
         self._deliveries = deliveries
         self._outbox = outbox
         self._tasks = tasks
+        self._dismiss = dismiss
 
     def sort(self, inc: str, look: Look, budget: Budget) -> bool:
         """Deliver what fits; messages without sizes are measured, and returned if they do not.
@@ -48,7 +53,7 @@ class Sorter:
         read: dict[int, tuple[Taken, RawMessage]] = {}
         for taken in look.taken:
             try:
-                message = read_claimed(taken, look.now_ms, self._topic.base, self._tasks)
+                message = read_claimed(taken, look.now_ms, self._tasks)
                 read[taken.claim] = taken, message
             except Malformed as exc:
                 burials.append(Burial(taken.claim, "malformed", str(exc)))
@@ -82,12 +87,18 @@ class Sorter:
     def _deliver(self, read: dict[int, tuple[Taken, RawMessage]], budget: Budget) -> list[Return]:
         returns = []
         for taken, message in read.values():
+            request_id = message["headers"]["id"]
+            if self._deliveries.find(request_id) is not None:
+                # An earlier attempt leaves the engine a moment later.
+                self._dismiss(request_id)
+                returns.append(Return(taken.claim, False))
+                continue
             size = self._intake.size_of(message)
             if size is not None and not taken.prompt_tokens and self._is_for_later(size, budget):
                 returns.append(Return(taken.claim, False, *size))
                 continue
-            if size is not None and not self._intake.rule.never_fits(size):
-                self._count(message, size, budget)
+            if size is not None and not self._intake.never_fits(size):
+                self._count(message, size, budget, taken.queue == self._topic.decode_base)
             self._hand_over(taken, message)
         self._deliveries.flush()
         return returns
@@ -97,12 +108,13 @@ class Sorter:
 
         One that this node can never hold may fit another one: the script knows all nodes.
         """
-        return self._intake.rule.never_fits(size) or not budget.fits(size)
+        return self._intake.never_fits(size) or not budget.fits(size)
 
-    def _count(self, message: RawMessage, size: Size, budget: Budget) -> None:
-        budget.spend(size)
+    def _count(self, message: RawMessage, size: Size, budget: Budget, is_prefilled: bool) -> None:
+        budget.spend(size, is_prefilled=is_prefilled)
         tag = message["properties"]["delivery_tag"]
-        self._intake.claims.add(tag, Claim(size, self._intake.rule))
+        claim = Claim(size, self._intake.rule, is_prefilled=is_prefilled)
+        self._intake.claims.add(tag, claim)
 
     def _hand_over(self, taken: Taken, message: RawMessage) -> None:
         properties = message["properties"]

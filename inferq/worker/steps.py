@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
+from inferq.errors import SettingsError
+from inferq.monitoring import logs
+from inferq.monitoring.metrics import open_endpoint
+from inferq.monitoring.metrics.parts import Parts
 from inferq.transport import memory, redis
 from inferq.worker.node import Node
+from inferq.worker.onward import Onward
 from inferq.worker.pool import AsyncPool
 from inferq.worker.seat import Seat
+
+if TYPE_CHECKING:
+    from inferq.monitoring.metrics.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,7 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._node: Node | None = None
         self._seat: Seat | None = None
         self._signals = 0
+        self._endpoint: Endpoint | None = None
 
     def create(self, worker: Any) -> Any:
         """Refuse what cannot work, before anything starts."""
@@ -43,17 +52,30 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
                 "inferq.worker.pool:AsyncPool only; leave -P away"
             )
         worker.pool.with_repr = bool(worker.task_events)
+        settings = worker.app.settings
+        if settings.scheduler_name != "local":  # else the logs are those of the client's program
+            logs.configure(settings, worker.hostname)
+        try:
+            self._endpoint = open_endpoint(settings, worker.hostname)
+        except SettingsError:
+            worker.pool.stop()  # its event loop is there already
+            raise
         return self
 
     def start(self, worker: Any) -> None:
         """Take the seat, load the engine."""
         settings = worker.app.settings
+        if self._endpoint is not None:
+            self._endpoint.start(lambda: Parts(self._node, self._seat))
         if settings.scheduler_name != "local":
             self._seat = worker.app.seat = Seat(settings, worker.hostname, worker.pool)
             worker.app.backend.outbox = self._seat.outbox
             self._seat.join(_wait_for_redis)
             signals.worker_shutting_down.connect(self._on_signal)
-        node = Node(settings, worker.app.backend, worker.hostname)
+        onward = None
+        if settings.scheduler_name == "splitwise" and self._seat is not None:
+            onward = Onward(worker.app, settings, self._seat.outbox)
+        node = Node(settings, worker.app.backend, worker.hostname, onward)
         worker.pool.call(node.start())
         self._node = worker.app.node = node
 
@@ -94,6 +116,8 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if seat is not None:
             signals.worker_shutting_down.disconnect(self._on_signal)
             seat.leave()
+        if self._endpoint is not None:
+            self._endpoint.stop()
 
 
 def _wait_for_redis() -> bool:

@@ -7,14 +7,14 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from inferq.cluster.keys import bell_key, staged_key
 from inferq.cluster.link import AWAY, Backoff, explained
-from inferq.cluster.topic import Fenced, Look, Room, Topic
+from inferq.cluster.topic import Fenced, Look, Room, Taken, Topic
 from inferq.routing.admission import Budget
 from inferq.settings import Settings
 from inferq.transport.wakeup import Wakeup
@@ -31,10 +31,16 @@ IDLE_S = 1.0
 
 
 class Events(NamedTuple):
-    """What the taker tells its node. ``cancelled``: a request is not wanted any more."""
+    """What the taker tells its node. ``cancelled``: a request is not wanted any more.
+    ``dismissed``: only the half of it that this node computes beside another one is not.
+    ``deserted``: the node that computes its other half was lost. ``took``: what was claimed.
+    """
 
     cancelled: Callable[[str], None]
+    dismissed: Callable[[str], None]
+    deserted: Callable[[str], None]
     fenced: Callable[[str], None]
+    took: Callable[[Sequence[Taken]], None]
 
 
 class Taker:
@@ -57,6 +63,9 @@ class Taker:
         self._node = node
         self._membership = membership
         self._events = events
+        #: The shared queues of the phases that the node serves.
+        self.serves: Sequence[str] = (topic.base,)
+        self._is_paused = False
         self._wakeup = Wakeup()
         self._queue = Waiter(settings, settings.cluster.lease_ttl_s)
         self._bell = Waiter(settings, settings.cluster.lease_ttl_s)
@@ -89,6 +98,11 @@ class Taker:
         """Room became free in the engine; look if something waits for it. For any thread."""
         if not self._is_content:
             self.look()
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing, or take again, from the next look on. For any thread."""
+        self._is_paused = paused
+        self.look()
 
     def stop(self) -> None:
         """Take nothing from now on; returns when the last claim was handed over."""
@@ -129,25 +143,28 @@ class Taker:
 
     def _turn(self, inc: str) -> None:
         """Look, if there is a reason to, until there is nothing more to take; then wait."""
-        parked = False
+        listens = False
         if self._audit.run_if_due(inc):
             self._look_due = True  # never `|=`: another thread may set it during the call
         while self._look_due and not self._stop.is_set():
             self._look_due = False
-            parked = self._look(inc)
+            listens = self._look(inc)
+        if self._is_paused and self._queue.is_waiting:
+            self._queue.close()
+            self._look_due = True  # what was handed over at this moment is given back
         if not self._bell.is_waiting:
             self._bell.send("BLPOP", bell_key(self._topic.prefix, inc))
-        if parked and not self._queue.is_waiting:
+        if listens and not self._queue.is_waiting:
             staged = staged_key(self._topic.prefix, inc)
             self._queue.send("BLMOVE", self._topic.base, staged, "RIGHT", "RIGHT")
         if not self._look_due:
             self._wait()
 
     def _look(self, inc: str) -> bool:
-        """Take what fits; True when the shared queue is empty and a message would wake us."""
+        """Take what fits; True when the next message of the shared queue is to be handed to us."""
         # Before room is measured: what becomes free from here on calls for another look.
         self._is_content = False
-        look = None if self._is_stuck() else self._intake.open()
+        look = None if self._is_paused or self._is_stuck() else self._intake.open()
         may_take = look is not None and not self._stop.is_set()
         room = room_of(look.budget, self._intake) if look is not None else NO_ROOM
         reserve = ""
@@ -162,15 +179,17 @@ class Taker:
             reserve=reserve,
             largest=self._membership.largest,
             take=may_take,
+            serves=self.serves,
         )
-        if look is not None and result.taken and self._sorter.sort(inc, result, look.budget):
-            self._look_due = True
+        if look is not None and result.taken:
+            self._events.took(result.taken)
+            if self._sorter.sort(inc, result, look.budget):
+                self._look_due = True
         self._note_blocked(result)
         if may_take and result.more:
             self._look_due = True
-        listens = result.parked and result.is_empty
-        self._is_content = listens and not result.blocked
-        return listens
+        self._is_content = result.parked and result.is_empty and not result.blocked
+        return result.listens
 
     def _note_blocked(self, result: Look) -> None:
         """A message that does not fit gets room of its own after a while."""
@@ -221,6 +240,10 @@ class Taker:
             return
         if kind == "cancel" and rest and isinstance(rest[0], str):
             self._events.cancelled(rest[0])
+        elif kind == "dismissed" and rest and isinstance(rest[0], str):
+            self._events.dismissed(rest[0])
+        elif kind == "deserted" and rest and isinstance(rest[0], str):
+            self._events.deserted(rest[0])
 
 
 NO_ROOM = Room(0, 0, 0, 0, 0, False, False, 1, 0, 0, 0, 0)
@@ -242,4 +265,5 @@ def room_of(budget: Budget, intake: Intake) -> Room:
         total_blocks=rule.total_blocks,
         long_from=rule.long_from,
         longest=rule.longest,
+        hands_off=intake.hands_off,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Task, canvas, signals, states
 from celery.app.task import Context
 from celery.app.trace import IGNORE_STATES, IGNORED, REJECTED, TraceInfo
@@ -20,6 +20,8 @@ from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.utils.saferepr import saferepr
 
 logger = logging.getLogger(__name__)
+#: Where Celery says that a task was ignored.
+celery_logger = logging.getLogger("celery.app.trace")
 current_context: ContextVar[Context | None] = ContextVar("inferq_task_context", default=None)
 
 
@@ -90,14 +92,27 @@ async def _run(task: Task, task_id: str, context: Context) -> tuple[TraceInfo | 
         return info, ExceptionInfo(internal=True)
     except Ignore as exc:
         info = TraceInfo(IGNORED, exc)
-        info.handle_ignore(task, context)
-        return info, ExceptionInfo(internal=True)
+        if celery_logger.isEnabledFor(logging.INFO):
+            info.handle_ignore(task, context)
+        return info, _Untraced(exc)
     except Exception as exc:  # noqa: BLE001 - whatever a task raises is its failure
         info = TraceInfo(states.RETRY if isinstance(exc, Retry) else states.FAILURE, exc)
         return info, info.handle_error_state(
             task, context, eager=False, call_errbacks=not isinstance(exc, Retry)
         )
     return None, value
+
+
+class _Untraced(ExceptionInfo):  # type: ignore[misc]
+    """An exception that is no error. Writing down its traceback would cost more than the task."""
+
+    internal = True
+    traceback = ""
+    tb = None
+
+    def __init__(self, exc: BaseException) -> None:
+        self.type = type(exc)
+        self.exception = ExceptionWithTraceback(exc, "")
 
 
 def _call_hook(hook: Callable[..., Any], *args: Any) -> None:

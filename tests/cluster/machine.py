@@ -27,6 +27,7 @@ from tests.cluster.model import (
 )
 from tests.cluster.support import (
     BASE,
+    LOADS,
     PREFIX,
     Member,
     Server,
@@ -177,5 +178,5 @@ class Bench(RuleBasedStateMachine):
 
     @invariant()
     def loads_are_what_they_were_when_last_noted(self) -> None:
-        rows = self.server.zrange(f"{PREFIX}load:0", 0, -1, withscores=True)
+        rows = self.server.zrange(LOADS + "0", 0, -1, withscores=True)
         assert dict(rows) == self.model.loads

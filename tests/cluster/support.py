@@ -12,7 +12,7 @@ import redis
 
 from inferq.cluster.keys import list_of, quoted, stream_of
 from inferq.cluster.link import Link
-from inferq.cluster.topic import Fenced, Group, Item, Look, Return, Room, Taken, Topic
+from inferq.cluster.topic import Fenced, Group, Item, Look, Return, Room, Settle, Taken, Topic
 from inferq.settings import Settings
 
 #: A client for looking into the server; half of its types are unions nobody can use.
@@ -20,6 +20,8 @@ Server: TypeAlias = Any
 
 ORIGIN = "inferq.0a.2"
 PREFIX = "inferq:default:"
+#: The table of nodes whose queue of new requests is not empty; a shard follows.
+LOADS = f"{PREFIX}load:default.prefill:"
 BASE = "default.prefill"
 LARGEST = 1_000_000
 
@@ -41,11 +43,11 @@ PLENTY = Room(
 
 def settings_of(port: int, *, cluster: dict[str, Any] | None = None, **values: Any) -> Settings:
     """Settings of a topic with leases that do not lapse by themselves."""
+    fields: dict[str, Any] = {"scheduler_name": "global", **values}
     return Settings(
-        scheduler_name="global",
         scheduler_url=f"redis://127.0.0.1:{port}/0",
         cluster={"lease_ttl_s": 600, "steal_after_s": 600, **(cluster or {})},
-        **values,
+        **fields,
     )
 
 
@@ -71,7 +73,7 @@ def submit(topic: Topic, *ids: str, node: str = "", **fields: Any) -> None:
     """Submit requests that must find room."""
     items = [item(request_id, **fields) for request_id in ids]
     accepted = topic.submit(ORIGIN, uuid.uuid4().hex, items, node)
-    assert accepted == (len(ids), ()), accepted
+    assert accepted == (len(ids), (), ()), accepted
 
 
 def push(server: Server, *bodies: str, queue: str = BASE, step: int = 1) -> None:
@@ -129,7 +131,7 @@ class Member:
         """Register and be ready."""
         self.claims.clear()
         self.inc = self.topic.register(self.name, "{}")
-        self.topic.set_state(self.name, self.inc, "ready", self.longest)
+        self.topic.set_state(self.name, self.inc, "ready", {self.topic.base: self.longest})
 
     def look(
         self, *, reserve: str = "", take: bool = True, largest: int = LARGEST, **room: Any
@@ -158,10 +160,10 @@ class Member:
     def settle(self, *bodies: str) -> None:
         """End requests."""
         settles = [
-            (taken.claim, quoted(taken.request_id))
+            Settle(taken.claim, quoted(taken.request_id))
             for taken in (self.claims.pop(body) for body in bodies)
         ]
-        assert self.topic.emit(self.inc, [Group("", b"", settles)]) == [0]
+        assert self.topic.emit(self.name, self.inc, [Group("", b"", settles)]) == [0]
 
     def lapse(self, server: Server) -> None:
         """Let the lease run out."""
@@ -170,7 +172,7 @@ class Member:
     def is_fenced(self) -> bool:
         """Whether its steps are refused."""
         try:
-            self.topic.emit(self.inc, [])
+            self.topic.emit(self.name, self.inc, [])
         except Fenced:
             return True
         return False

@@ -4,6 +4,7 @@ from inferq.cluster.keys import strip_envelope
 from inferq.cluster.topic import Item, Return, Topic
 from tests.cluster.support import (
     BASE,
+    LOADS,
     ORIGIN,
     PREFIX,
     Member,
@@ -40,7 +41,7 @@ def test_its_own_queue_comes_first(topic: Topic, server: Server) -> None:
     submit(topic, "shared")
     submit(topic, "own", node="n", step=3)
     assert node.take() == ["own", "shared"]
-    assert not server.exists(f"{PREFIX}load:0")
+    assert not server.exists(LOADS + "0")
 
 
 def test_no_more_than_a_batch_is_taken_in_one_look(port: int, server: Server) -> None:

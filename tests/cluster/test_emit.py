@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from inferq.cluster.keys import stream_of
-from inferq.cluster.topic import Fenced, Group, Outcome, Topic
+from inferq.cluster.topic import Fenced, Group, Outcome, Settle, Topic
 from tests.cluster.support import ORIGIN, PREFIX, Member, Server, another, item, settings_of, submit
 
 
@@ -19,9 +19,9 @@ def test_outputs_and_ends_are_written_in_one_step(topic: Topic, server: Server) 
     pubsub = server.pubsub()
     pubsub.subscribe("result")
     assert pubsub.get_message(timeout=60)
-    settles = [(node.claims["a"].claim, "a")]
+    settles = [Settle(node.claims["a"].claim, "a")]
     group = Group(stream(1), b"\x80outputs", settles, [("result", b"done", 30)])
-    assert topic.emit(node.inc, [group]) == [Outcome.DONE]
+    assert topic.emit(node.name, node.inc, [group]) == [Outcome.DONE]
     assert server.xlen(stream(1)) == 2
     assert server.get("result") == "done"
     assert 0 < server.ttl("result") <= 30
@@ -43,11 +43,13 @@ def test_each_of_200_groups_has_its_own_outcome(port: int, server: Server) -> No
                 for _ in range(10 if i % 3 == 2 else 1):
                     server.xadd(stream(i), {"": ""})
         groups = [
-            Group(stream(i), b"o", [(node.claims[name].claim, name) for name in names[i::200]])
+            Group(
+                stream(i), b"o", [Settle(node.claims[name].claim, name) for name in names[i::200]]
+            )
             for i in range(200)
         ]
         expected = [(Outcome.DONE, Outcome.GONE, Outcome.FULL)[i % 3] for i in range(200)]
-        assert topic.emit(node.inc, groups) == expected
+        assert topic.emit(node.name, node.inc, groups) == expected
         assert server.hlen(f"{PREFIX}claims:{node.inc}") == 3 * expected.count(Outcome.FULL)
         assert not server.exists(stream(1))
 
@@ -67,7 +69,7 @@ def test_nothing_is_written_without_a_lease(topic: Topic, server: Server) -> Non
     node.lapse(server)
     topic.beat("o", other.inc)
     with pytest.raises(Fenced):
-        topic.emit(node.inc, [Group(stream(1), b"late", [], [("result", b"late", 30)])])
+        topic.emit(node.name, node.inc, [Group(stream(1), b"late", [], [("result", b"late", 30)])])
     assert server.xlen(stream(1)) == 1
     assert not server.exists("result")
 
@@ -78,12 +80,12 @@ def test_an_end_that_is_repeated_does_not_end_the_next_request_with_the_id(
     node, other = Member(topic, "n"), Member(topic, "o")
     submit(topic, "a")
     node.take()
-    group = Group("", b"", [(node.claims["a"].claim, "a")])
-    topic.emit(node.inc, [group])
+    group = Group("", b"", [Settle(node.claims["a"].claim, "a")])
+    topic.emit(node.name, node.inc, [group])
     topic.submit(ORIGIN, "another call", [item("a")])
-    assert topic.emit(node.inc, [group]) == [Outcome.DONE]
+    assert topic.emit(node.name, node.inc, [group]) == [Outcome.DONE]
     assert other.take() == ["a"]
-    assert topic.emit(node.inc, [group]) == [Outcome.DONE]
+    assert topic.emit(node.name, node.inc, [group]) == [Outcome.DONE]
     assert topic.cancel("a") == "running"
 
 

@@ -8,6 +8,7 @@ from inferq.cluster.topic import Fenced, NameInUse, Topic
 from inferq.settings import Settings
 from tests.cluster.support import (
     BASE,
+    LOADS,
     PREFIX,
     Member,
     Server,
@@ -62,7 +63,7 @@ def test_a_lost_node_s_queue_and_what_it_was_handed_go_to_all(topic: Topic, serv
     topic.beat("other", other.inc)
     assert waiting(server) == ["handed", "own1", "own2", "shared"]
     assert waiting(server, step=3) == ["low"]
-    assert not server.exists(f"{PREFIX}load:0")
+    assert not server.exists(LOADS + "0")
 
 
 def test_every_step_of_a_node_without_lease_is_refused(topic: Topic, server: Server) -> None:
@@ -79,7 +80,7 @@ def test_every_step_of_a_node_without_lease_is_refused(topic: Topic, server: Ser
         lambda: lost.put_back("a"),
         lambda: topic.bury("lost", lost.inc, []),
         lambda: topic.adopt("lost", lost.inc, []),
-        lambda: topic.emit(lost.inc, []),
+        lambda: topic.emit("lost", lost.inc, []),
     ]
     for step in steps:
         with pytest.raises(Fenced):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from inferq.cluster.topic import Topic
 from tests.cluster.support import (
     BASE,
+    LOADS,
     PREFIX,
     Member,
     Server,
@@ -122,10 +123,10 @@ def test_changing_the_number_of_shards_moves_rows_and_loses_none(
         rows = {
             (name, shard)
             for shard in range(count)
-            for name in server.zrange(f"{PREFIX}load:{shard}", 0, -1)
+            for name in server.zrange(f"{LOADS}{shard}", 0, -1)
         }
         assert rows == {(name, binascii.crc_hqx(name.encode(), 0) % count) for name in names}
-        assert len(server.keys(f"{PREFIX}load:*")) <= count
+        assert len(server.keys(f"{LOADS}*")) <= count
     thief = Member(topic, "the thief")
     for name in names:
         submit(topic, *(f"{name} {i}" for i in range(4)), node=name)

@@ -165,7 +165,7 @@ class TopicMachine(Bench):
         ]
         for _ in range(2 if again else 1):
             answer = self.topic.submit(ORIGIN, f"token {self.count}", items, name or "")
-            assert answer == (len(items), ())
+            assert answer[:2] == (len(items), ())
         node = self.model.nodes.get(name or "")
         own = node is not None and node.state == "ready"
         if node is not None and sum(map(len, node.queue.values())) >= LOOKAHEAD:

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from inferq import Output, Settings
-from inferq.cluster.topic import Fenced, Group, Outcome
+from inferq.cluster.topic import Fenced, Group, Outcome, Settle
 from inferq.results.writer import Writer
 from tests.support import LONG_S, wait_until
 
@@ -28,7 +28,7 @@ class Stream:
     def close(self) -> None:
         pass
 
-    def emit(self, inc: str, groups: Sequence[Group]) -> list[int]:
+    def emit(self, node: str, inc: str, groups: Sequence[Group]) -> list[int]:
         answer = self.answers.pop(0) if self.answers else [Outcome.DONE] * len(groups)
         with self.called:
             if not isinstance(answer, BaseException):
@@ -60,7 +60,7 @@ class Stream:
         ]
 
     def settles(self) -> list[tuple[int, str]]:
-        return [settle for call in list(self.calls) for g in call for settle in g.settles]
+        return [settle[:2] for call in list(self.calls) for g in call for settle in g.settles]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def make(stream: Stream, gone: list[str], fenced: list[str]) -> Iterator[Make]:
 
     def build(*, start: bool = True, flush_s: float = 0.003, **settings: Any) -> Writer:
         values = Settings(cluster={"flush_s": flush_s}, **settings)
-        writer = Writer(values, stream, gone.append, 0)  # type: ignore[arg-type]
+        writer = Writer(values, "n", stream, gone.append, None, 0)  # type: ignore[arg-type]
         writer.begin("n#1")
         made.append(writer)
         if start:
@@ -123,7 +123,7 @@ def test_a_claim_ends_with_its_last_output_never_before(make: Make, stream: Stre
     writer = make(start=False, scheduler_writer_batch_size=10)
     for index in range(24):
         writer.add_output("s", output(index), at_once=False)
-    writer.add_settle("s", 7, "r", output(24), [("key", b"value", 60)])
+    writer.add_settle("s", Settle(7, "r"), output(24), [("key", b"value", 60)])
     writer.start(lambda _inc: None)
     wait_until(lambda: stream.settles() == [(7, "r")])
     assert stream.indices() == list(range(25))
@@ -137,7 +137,7 @@ def test_nothing_is_lost_or_reordered_while_redis_is_away(make: Make, stream: St
     writer = make()
     for index in range(30):
         writer.add_output("s", output(index), at_once=index == 0)
-    writer.add_settle("s", 1, "r")
+    writer.add_settle("s", Settle(1, "r"))
     wait_until(lambda: stream.settles() == [(1, "r")])
     assert stream.indices() == list(range(30))
 
@@ -190,7 +190,7 @@ def test_stopping_writes_what_is_left(make: Make, stream: Stream) -> None:
     writer = make(flush_s=1.0)
     for index in range(20):
         writer.add_output("s", output(index), at_once=False)
-    writer.add_settle("s", 1, "r")
+    writer.add_settle("s", Settle(1, "r"))
     writer.stop(LONG_S)
     assert stream.indices() == list(range(20))
     assert stream.settles() == [(1, "r")]

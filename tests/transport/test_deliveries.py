@@ -36,13 +36,14 @@ def log() -> Log:
 
 @pytest.fixture
 def deliveries(log: Log) -> Iterator[Deliveries]:
-    made = Deliveries(log.ends(), "t.prefill")
+    made = Deliveries(log.ends())
     yield made
     made.close()
 
 
 def message(number: int) -> dict[str, Any]:
-    return {"body": str(number)}
+    where = {"delivery_info": {"routing_key": "t.prefill"}}
+    return {"body": str(number), "properties": where}
 
 
 def is_readable(deliveries: Deliveries) -> bool:
@@ -57,7 +58,7 @@ def test_the_consumer_is_woken_until_everything_was_fetched(deliveries: Deliveri
     assert is_readable(deliveries)
     assert [m["body"] for m, _ in deliveries.take(2)] == ["0", "1"]
     assert is_readable(deliveries)
-    assert deliveries.take(2) == [({"body": "2"}, "t.prefill")]
+    assert deliveries.take(2) == [(message(2), "t.prefill")]
     assert not is_readable(deliveries)
 
 

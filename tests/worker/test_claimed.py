@@ -31,6 +31,7 @@ def taken(raw: bytes, *, request_id: str = "", attempt: int = 0) -> Taken:
         max_tokens=0,
         submitted_ms=NOW_MS - 2000,
         deadline_ms=NOW_MS + 30_000,
+        queue="t.prefill",
         raw=raw,
     )
 
@@ -55,7 +56,7 @@ def message(**changes: Any) -> dict[str, Any]:
 
 def read(raw: dict[str, Any] | bytes, **given_: Any) -> dict[str, Any]:
     data = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
-    return read_claimed(taken(data, **given_), NOW_MS, "t.prefill", {PREFILL})
+    return read_claimed(taken(data, **given_), NOW_MS, {PREFILL})
 
 
 def test_a_good_message_gets_a_tag_of_ours_and_its_body_as_bytes() -> None:

@@ -1,4 +1,4 @@
--- uses: base queues nodes loads records recovery
+-- uses: base queues nodes loads records work recovery
 -- Make the ids of stock producers' claimed messages known, which a node has read from them, so that recovery,
 -- cancel and settle know them. ARGS: inc, bases, items, kept_ms. items: {{claim, id, origin}, ...}.
 -- Returns {'ok', {verdict, ...}} or {'fenced'}. Verdicts: 'ok'; 'duplicate', the id belongs to another request and

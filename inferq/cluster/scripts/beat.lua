@@ -1,6 +1,6 @@
--- uses: base queues nodes loads records recovery
+-- uses: base queues nodes loads records work recovery
 -- Renew a lease, and end the incarnations whose lease has lapsed.
--- ARGS: node, inc, record (or ''), expire_ms, bases, and what recovery needs.
+-- ARGS: node, inc, record (or ''), full (count its work anew), release_ms, expire_ms, bases, and what recovery needs.
 -- Returns {'ok', now, recovered, look, largest} or {'fenced'}; recovered: {{inc, returned, dead}, ...}.
 local MOST_AT_ONCE = 4
 local now = now_ms()
@@ -28,7 +28,7 @@ end
 local function empty_graves()
   local found = false
   for _, inc in ipairs(redis.call('ZRANGE', P .. 'graves', 0, -1)) do
-    found = return_all_staged(inc) > 0 or found
+    found = return_staged(inc) > 0 or found
   end
   redis.call('ZREMRANGEBYSCORE', P .. 'graves', '-inf', now)
   return found
@@ -53,7 +53,7 @@ end
 local function forget()
   for _, node in ipairs(redis.call('ZRANGEBYSCORE', P .. 'seen', '-inf', now - ARGS.expire_ms)) do
     release(node)
-    for _, hash in ipairs({ 'nodes', 'states', 'stolen' }) do redis.call('HDEL', P .. hash, node) end
+    for _, hash in ipairs({ 'nodes', 'states', 'stolen', 'stole' }) do redis.call('HDEL', P .. hash, node) end
     redis.call('ZREM', P .. 'gone', node)
     redis.call('ZREM', P .. 'seen', node)
   end
@@ -63,9 +63,9 @@ end
 local function has_work()
   for _, base in ipairs(ARGS.bases) do
     note_load(base, ARGS.node)
-    if is_waiting(base) or is_waiting(base .. '.' .. ARGS.node) then return true end
+    if is_waiting(base) or is_waiting(base .. '.' .. ARGS.node) or has_loads(base) then return true end
   end
-  return has_loads()
+  return false
 end
 
 renew()
@@ -73,6 +73,7 @@ local recovered = recover()
 local late = empty_graves()
 local stranded = release_gone()
 forget()
-if late or stranded then announce() end
-local largest = redis.call('ZREVRANGE', P .. 'limits', 0, 0, 'WITHSCORES')
+if late or stranded then announce_all() end
+if ARGS.full then recount_work(ARGS.inc, ARGS.node, now) end
+local largest = redis.call('ZREVRANGE', P .. 'limits:' .. ARGS.bases[1], 0, 0, 'WITHSCORES')
 return reply('ok', now, recovered, has_work(), tonumber(largest[2] or 0))

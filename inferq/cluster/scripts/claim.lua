@@ -1,10 +1,12 @@
--- uses: base queues nodes loads records recovery admission picking stealing
+-- uses: base queues nodes loads records work recovery admission picking stealing
 -- Take what a node has room for, and record it as its claims, in one step.
--- ARGS: node, inc, base, bases, take (false: only return what it was handed), room, batch, lookahead, reserve,
---   order, ageing, min_load, steal_after_ms, max_bytes, largest, request_ttl_ms, kept_ms, max_dead, max_letter_bytes.
--- Returns {'ok', now, taken, blocked, parked, is_empty, more} or {'fenced'}.
--- taken: {{claim, attempt, again, source, id, prompt, answer, submitted, deadline, raw}, ...}; source: '' or the
---   node it was stolen from.
+-- ARGS: node, inc, bases, serves (those of the bases whose phase the node serves), take (false: only return what it was
+--   handed), room, batch, lookahead, reserve, order, ageing, min_load, steal_after_ms, max_bytes, largest, counts,
+--   and what recovery needs.
+-- Returns {'ok', now, taken, blocked, parked, is_empty, listens, more} or {'fenced'}.
+-- taken: {{claim, attempt, again, source, id, prompt, answer, submitted, deadline, base, raw}, ...}; source: '' or the
+--   node it was stolen from; base: the shared queue of its phase. is_empty: nothing waits that room would help to
+--   take. listens: Redis is to hand over what comes into the first list of the shared prefill queue.
 if not alive(ARGS.inc) then return refuse(ARGS.inc) end
 
 local function records_of(items)
@@ -34,6 +36,8 @@ local function admit(item, record)
     return false
   end
   if record then
+    -- What its message says of the other half does not hold for this attempt.
+    if record.holder == LOST then item.e.attempt, record.holder = item.e.attempt + 1, '' end
     record.state, record.inc = 'r', ARGS.inc
     save_record(item.e.id, record)
   end
@@ -41,7 +45,7 @@ local function admit(item, record)
 end
 
 local function record_taken()
-  local fields, rows = {}, {}
+  local fields, pledges, rows = {}, {}, {}
   if #taken == 0 then return rows end
   local claim = fresh_numbers(#taken)
   local records = records_of(taken)
@@ -54,48 +58,91 @@ local function record_taken()
       fields[#fields + 1] = claim
       fields[#fields + 1] = pack_claim(item.key, raw)
       rows[#rows + 1] = {
-        claim, e.attempt, again, item.source, e.id, e.prompt, e.answer, e.submitted, e.deadline, raw,
+        claim, e.attempt, again, item.source, e.id, e.prompt, e.answer, e.submitted, e.deadline, item.base, raw,
       }
+      if ARGS.counts then
+        pledges[#pledges + 1] = claim
+        pledges[#pledges + 1] = pack_pledge(item.base, e, now)
+        change_work(item.base, ARGS.node, tokens_of(item.base, e), 1)
+      end
       claim = claim + 1
     end
   end
   call_in_parts('HSET', P .. 'claims:' .. ARGS.inc, fields)
+  call_in_parts('HSET', P .. 'pledged:' .. ARGS.inc, pledges)
   return rows
 end
 
--- From the node's own queue, then the shared one, then other nodes'.
-local function take_all()
-  local own = ARGS.base .. '.' .. ARGS.node
-  local had_own = is_waiting(own)
-  if had_own then take_from(own, { source = '', is_own = true, most = ARGS.batch }) end
-  take_from(ARGS.base, { source = '', is_own = false, most = ARGS.batch })
-  if #taken == 0 and room.slots > 0 and not stopped then steal() end
+-- Which of its phases a node looks at first: the one whose shared queue has waited longest.
+local function neediest_first()
+  local serves = {}
+  for i, base in ipairs(ARGS.serves) do serves[i] = base end
+  if #serves > 1 and head_waited(serves[2]) > head_waited(serves[1]) then
+    serves[1], serves[2] = serves[2], serves[1]
+  end
+  return serves
+end
+
+-- From the node's own queues, then the shared ones, then other nodes'. Returns the phases in whose own
+-- queue something waited.
+local function take_all(serves)
+  local had_own = {}
+  for _, base in ipairs(serves) do
+    if is_waiting(base .. '.' .. ARGS.node) then
+      had_own[#had_own + 1] = base
+      take_from(base, ARGS.node, { source = '', is_own = true, most = ARGS.batch })
+    end
+  end
+  for _, base in ipairs(serves) do take_from(base, nil, { source = '', is_own = false, most = ARGS.batch }) end
+  for _, base in ipairs(serves) do
+    if #taken == 0 and room.slots > 0 and not stopped then steal(base) end
+  end
   return had_own
 end
 
-unpark(ARGS.inc)
-local handed = return_staged(ARGS.base, ARGS.inc)
-local had_own = ARGS.take and take_all()
-local rows = record_taken()
 -- With what it took from elsewhere a node may have become one that is stolen from.
-local exposed = false
-if had_own then
-  local before = noted_load(ARGS.node)
-  local queued, load = note_load(ARGS.base, ARGS.node)
-  exposed = queued > 0 and before <= ARGS.min_load and load > ARGS.min_load
+local function is_exposed(base)
+  local before = noted_load(base, ARGS.node)
+  local queued, load = note_load(base, ARGS.node)
+  return queued > 0 and before <= ARGS.min_load and load > ARGS.min_load
 end
 
-local is_empty = not is_waiting(ARGS.base)
-local elsewhere = has_loads()
+unpark(ARGS.inc)
+local handed = return_staged(ARGS.inc)
+local serves = neediest_first()
+local had_own = ARGS.take and take_all(serves) or {}
+local rows = record_taken()
+write_work()
+local exposed = {}
+for _, base in ipairs(had_own) do exposed[base] = is_exposed(base) end
+
+-- Wake others where work is left. Returns whether something waits in shared queues, and at nodes.
+local function leave_rest()
+  local waits, elsewhere = {}, false
+  for _, base in ipairs(ARGS.bases) do
+    waits[base] = is_waiting(base)
+    local at_nodes = has_loads(base)
+    if waits[base] or at_nodes then
+      local news = forwarded[base] or exposed[base] or handed > 0 and base == ARGS.bases[1]
+      if news then announce(base) else pass_on(base) end
+    end
+  end
+  for _, base in ipairs(serves) do elsewhere = elsewhere or has_loads(base) end
+  return waits, elsewhere
+end
+
+local waits, elsewhere = leave_rest()
+local is_empty, listens = true, false
+for _, base in ipairs(serves) do
+  is_empty = is_empty and not waits[base]
+  listens = listens or base == ARGS.bases[1] and not waits[base]
+end
 local dropped = #taken - #rows
 -- Having taken something it did not look at other nodes: there may be more.
 local progress = buried > 0 or dropped > 0 or bytes >= MOST_BYTES or #taken >= ARGS.batch
   or #taken > 0 and elsewhere
 -- What was dropped has left its slot.
 local more = ARGS.take and progress and room.slots + dropped > 0
-if not is_empty or elsewhere then
-  if handed + forwarded > 0 or exposed then announce() else pass_on() end
-end
 local parked = ARGS.take and not more and room.slots > 0
-if parked then park(ARGS.inc, is_empty) end
-return reply('ok', now, rows, blocked, parked, is_empty, more)
+if parked then park(ARGS.inc, serves, listens) end
+return reply('ok', now, rows, blocked, parked, is_empty, parked and listens, more)

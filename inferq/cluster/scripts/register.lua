@@ -1,4 +1,4 @@
--- uses: base queues nodes loads records recovery
+-- uses: base queues nodes loads records work recovery
 -- A node joins with a new fencing token. The name must not be in use by a live process.
 -- ARGS: node, record, shards, bases, and what recovery needs. Returns {'ok', inc, now} or {'busy', wait_ms}.
 local now = now_ms()

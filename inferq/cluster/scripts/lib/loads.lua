@@ -1,4 +1,5 @@
--- The table of loads. It holds the nodes whose own queue is not empty: those that may be stolen from.
+-- The tables of loads, one for each phase. They hold the nodes whose own queue is not empty: those
+-- that may be stolen from.
 
 local MOST_SHARDS = 1024
 
@@ -24,19 +25,23 @@ local function crc16(text)
   return crc
 end
 
-local function load_key(node)
-  local count = shards()
-  return P .. 'load:' .. (count > 1 and crc16(node) % count or 0)
+local function load_table(base, shard)
+  return P .. 'load:' .. base .. ':' .. shard
 end
 
-local function has_loads()
+local function load_key(base, node)
+  local count = shards()
+  return load_table(base, count > 1 and crc16(node) % count or 0)
+end
+
+local function has_loads(base)
   local keys = {}
-  for shard = 0, shards() - 1 do keys[#keys + 1] = P .. 'load:' .. shard end
+  for shard = 0, shards() - 1 do keys[#keys + 1] = load_table(base, shard) end
   return redis.call('EXISTS', unpack(keys)) > 0
 end
 
-local function noted_load(node)
-  return tonumber(redis.call('ZSCORE', load_key(node), node) or 0)
+local function noted_load(base, node)
+  return tonumber(redis.call('ZSCORE', load_key(base, node), node) or 0)
 end
 
 -- What a node has to do: read from its queue and its claims, never counted separately. The row in
@@ -46,9 +51,9 @@ local function note_load(base, node)
   local inc = incarnation(node)
   local load = queued + (inc and redis.call('HLEN', P .. 'claims:' .. inc) or 0)
   if queued > 0 then
-    redis.call('ZADD', load_key(node), load, node)
+    redis.call('ZADD', load_key(base, node), load, node)
   else
-    redis.call('ZREM', load_key(node), node)
+    redis.call('ZREM', load_key(base, node), node)
   end
   return queued, load
 end

@@ -8,7 +8,7 @@ local TOO_LARGE = 'larger than limits.max_message_bytes: ' .. ARGS.max_bytes
 
 -- What came of this look so far. `taken`: {e, key, source}. `blocked`: the first message that does
 -- not fit. `stopped`: room is kept for it, so nothing else is taken.
-local taken, buried, forwarded, bytes = {}, 0, 0, 0
+local taken, buried, forwarded, bytes = {}, 0, {}, 0
 local blocked, stopped = '', false
 
 local function identity(e)
@@ -27,30 +27,37 @@ end
 
 -- The longest request that some node can hold. A node learns it with its beat; before a request is
 -- given up, those that have joined since count, too.
-local largest_now
-local function largest()
-  if not largest_now then
-    local top = redis.call('ZREVRANGE', P .. 'limits', 0, 0, 'WITHSCORES')
-    largest_now = math.max(ARGS.largest, tonumber(top[2] or 0))
+local largest_now = {}
+local function largest(base)
+  if not largest_now[base] then
+    local top = redis.call('ZREVRANGE', P .. 'limits:' .. base, 0, 0, 'WITHSCORES')
+    largest_now[base] = math.max(is_decode(base) and 0 or ARGS.largest, tonumber(top[2] or 0))
   end
-  return largest_now
+  return largest_now[base]
+end
+
+-- Tokens that a request needs on this node. One that is handed off after its prefill leaves with
+-- its first token.
+local function needed_here(scan, prompt, answer)
+  return prompt + (room.hands_off and not scan.is_prefilled and 1 or answer)
 end
 
 -- What to do with a message: 'take', 'leave', 'forward' from the node's own queue to nodes that
 -- can hold it, or the reason why nobody can ever take it.
-local function judge(e, size, is_own)
+local function judge(e, size, scan)
   if e.plain then return 'malformed' end
   if size > ARGS.max_bytes then return 'too_large' end
   if e.deadline <= now then return 'take' end
   local prompt, answer = sizes(e)
-  if prompt + answer > room.longest then
-    if prompt + answer <= largest() then return is_own and 'forward' or 'leave' end
+  local needed = needed_here(scan, prompt, answer)
+  if needed > room.longest then
+    if needed <= largest(scan.shared) then return scan.is_own and 'forward' or 'leave' end
     -- Nobody can hold it: the task says so to its origin, which costs the engine nothing.
     if e.prompt > 0 then return 'take' end
     prompt = math.min(prompt, room.longest)
   end
-  if fits(prompt) then
-    spend(prompt)
+  if fits(prompt, scan.is_prefilled) then
+    spend(prompt, scan.is_prefilled)
     return 'take'
   end
   if blocked == '' then
@@ -107,12 +114,13 @@ end
 
 -- Do with a message what is to be done; returns whether it is gone from its list.
 local function settle_item(scan, item, key, shared_key)
-  local verdict = judge(item.e, item.size, scan.is_own)
+  local verdict = judge(item.e, item.size, scan)
+  if verdict ~= 'leave' and scan.owner then count_waiting(scan.shared, scan.owner, item.e, -1) end
   if verdict == 'take' then
     bytes = bytes + item.size
-    taken[#taken + 1] = { e = item.e, key = shared_key, source = scan.source }
+    taken[#taken + 1] = { e = item.e, key = shared_key, base = scan.shared, source = scan.source }
   elseif verdict == 'forward' then
-    forwarded = forwarded + 1
+    forwarded[scan.shared] = true
     scan.forward[#scan.forward + 1] = item.e
   elseif verdict == 'leave' then
     scan.passed = scan.passed + 1
@@ -125,7 +133,7 @@ local function settle_item(scan, item, key, shared_key)
 end
 
 local function take_from_list(scan, step)
-  local key, shared_key = scan.base .. step, ARGS.base .. step
+  local key, shared_key = scan.base .. step, scan.shared .. step
   local left = {}
   scan.forward = {}
   while wants_more(scan) do
@@ -144,10 +152,13 @@ local function take_from_list(scan, step)
   put_at_head(shared_key, scan.forward)
 end
 
--- Take from a queue: the node's own (`is_own`), another node's (`source`), or the shared one.
+-- Take from a queue: the node's own (`is_own`), another node's (`source`), or the shared one, all of
+-- the phase whose shared queue is `shared`. `owner`: whose queue it is.
 -- `most`: how much may be taken in this look, with what was taken before.
-local function take_from(base, scan)
-  scan.base, scan.passed = base, 0
+local function take_from(shared, owner, scan)
+  scan.shared, scan.owner = shared, owner
+  scan.base = owner and shared .. '.' .. owner or shared
+  scan.passed, scan.is_prefilled = 0, is_decode(shared)
   for _, step in ipairs(STEPS) do
     if not wants_more(scan) then return end
     take_from_list(scan, step)

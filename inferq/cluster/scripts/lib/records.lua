@@ -3,14 +3,25 @@
 -- read the id) until some time after its end:
 --   state: 'q' waits, 'r' runs, 'c' was cancelled and is still somewhere, 'd' has ended
 --   inc: the incarnation that runs it; origin, token: who submitted it, in which call
+--   phase: 1 while it waits for or is in its prefill, 2 behind that, if that is elsewhere
+--   holder: the incarnation that computes the other half of it meanwhile, if any; LOST if that is to be told
 --   submitted: the envelope's, which tells its message from others that carry the same id
+
+local LOST = 'lost'
+
+local function unquoted(id)
+  return (string.gsub(id, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
+end
 
 local function record_key(id)
   return P .. 'req:' .. id
 end
 
 local function pack_record(record)
-  return cmsgpack.pack({ record.state, record.inc, record.origin, record.token, record.submitted })
+  return cmsgpack.pack({
+    record.state, record.inc, record.origin, record.token, record.submitted, record.holder or '',
+    record.phase or 1,
+  })
 end
 
 local function unpack_record(value)
@@ -18,6 +29,7 @@ local function unpack_record(value)
   local fields = cmsgpack.unpack(value)
   return {
     state = fields[1], inc = fields[2], origin = fields[3], token = fields[4], submitted = fields[5],
+    holder = fields[6], phase = fields[7],
   }
 end
 
@@ -35,6 +47,21 @@ local function end_record(id, record)
   redis.call('SET', record_key(id), pack_record(record), 'PX', ARGS.kept_ms)
 end
 
+-- Whoever computes the other half of a request need not go on.
+local function dismiss_holder(id, record)
+  if record.holder == '' then return end
+  if alive(record.holder) then ring(record.holder, cjson.encode({ 'dismissed', unquoted(id) })) end
+  record.holder = ''
+end
+
+-- What the holder of the other half computes will not come: who needs it hears of that, at once or
+-- when it claims the request.
+local function desert_claim(id, record)
+  local is_running = alive(record.inc)
+  if is_running then ring(record.inc, cjson.encode({ 'deserted', unquoted(id) })) end
+  record.holder = not is_running and record.state == 'q' and LOST or ''
+end
+
 local function has_ended(record)
   return not record or record.state == 'd'
 end
@@ -50,10 +77,6 @@ local function standing(record, e, inc)
 end
 
 -- Origins -------------------------------------------------------------------------------------
-
-local function unquoted(id)
-  return (string.gsub(id, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
-end
 
 -- The stream of a request at its origin; both sides compute the shard alike.
 local function stream_of(origin, request_id)

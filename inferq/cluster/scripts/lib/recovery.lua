@@ -13,9 +13,11 @@ end
 
 -- What becomes of a claim that ends without its request having ended. Returns 'returned' with the
 -- request waiting again, 'dead' with its origin told, or 'dropped'.
-local function give_up(e, key, node, inc)
+local function give_up(e, key, node, inc, started)
   local record = record_of(e.id)
   local verdict = standing(record, e, inc)
+  -- One that was not started finds its other half where its message says.
+  if verdict ~= 'duplicate' and record and (started or verdict ~= 'live') then dismiss_holder(e.id, record) end
   if verdict == 'duplicate' then
     write_letter(e, key, 'duplicate', 'another request has this id', node)
     return 'dead'
@@ -43,7 +45,7 @@ local function return_claims(entries, node, inc)
     local e = parse(raw)
     if entry.started then e.attempt = e.attempt + 1 end
     if (entry.prompt or 0) > 0 then e.prompt, e.answer = entry.prompt, entry.answer end
-    local outcome = give_up(e, key, node, inc)
+    local outcome = give_up(e, key, node, inc, entry.started)
     counts[outcome] = counts[outcome] + 1
     if outcome == 'returned' then
       lists[key] = lists[key] or {}
@@ -55,36 +57,53 @@ local function return_claims(entries, node, inc)
 end
 
 -- Messages that Redis handed to an idle node, and that it had not looked at, return to the place
--- they came from. Returns how many.
-local function return_staged(base, inc)
+-- they came from: the shared prefill queue. Returns how many.
+local function return_staged(inc)
   local raws = redis.call('LRANGE', P .. 'staged:' .. inc, 0, -1)
   if #raws == 0 then return 0 end
   redis.call('DEL', P .. 'staged:' .. inc)
   local list = {}
   for i, raw in ipairs(raws) do list[i] = parse(raw) end
-  put_at_head(base, list)
+  put_at_head(ARGS.bases[1], list)
   return #raws
-end
-
-local function return_all_staged(inc)
-  local count = 0
-  for _, base in ipairs(ARGS.bases) do count = count + return_staged(base, inc) end
-  return count
 end
 
 -- What an incarnation without a lease may still be handed goes back; its other steps are refused.
 local function refuse(inc)
-  if return_all_staged(inc) > 0 then announce() end
+  if return_staged(inc) > 0 then announce(ARGS.bases[1]) end
   return reply('fenced')
+end
+
+-- A node serves a phase no more: nothing is sent to its queue, and what waits there goes elsewhere.
+-- Returns whether anything did.
+local function leave_phase(base, node)
+  redis.call('ZREM', load_key(base, node), node)
+  redis.call('ZREM', P .. 'limits:' .. base, node)
+  forget_waiting(base, node)
+  return release_queue(base, node)
 end
 
 local function leave_node(node)
   redis.call('HDEL', P .. 'incs', node)
-  redis.call('ZREM', load_key(node), node)
-  redis.call('ZREM', P .. 'limits', node)
   redis.call('HSET', P .. 'states', node, 'gone')
   redis.call('ZADD', P .. 'gone', 0, node)
-  for _, base in ipairs(ARGS.bases) do release_queue(base, node) end
+  for _, base in ipairs(ARGS.bases) do
+    leave_phase(base, node)
+    forget_work(base, node)
+  end
+end
+
+-- Nodes that need the other half of a request from an incarnation hear that it will not come.
+local function desert(inc)
+  local key = P .. 'holding:' .. inc
+  for _, id in ipairs(redis.call('SMEMBERS', key)) do
+    local record = record_of(id)
+    if record and record.holder == inc then
+      desert_claim(id, record)
+      save_record(id, record)
+    end
+  end
+  redis.call('UNLINK', key)
 end
 
 -- Take everything away from an incarnation. Its fencing token is worth nothing from here on.
@@ -95,15 +114,16 @@ local function end_incarnation(inc, now)
   local entries = {}
   for i, value in ipairs(flat) do entries[i] = { value = value, started = true } end
   if incarnation(node) == inc then leave_node(node) end
-  return_all_staged(inc)
+  return_staged(inc)
   local returned, dead = return_claims(entries, node, inc)
-  redis.call('UNLINK', P .. 'claims:' .. inc, P .. 'bell:' .. inc)
+  redis.call('UNLINK', P .. 'claims:' .. inc, P .. 'pledged:' .. inc, P .. 'bell:' .. inc)
   unpark(inc)
+  desert(inc)
   redis.call('ZREM', P .. 'leases', inc)
   redis.call('SREM', P .. 'graced', inc)
   -- A stopped process may still be blocked on the queue and be handed one message more.
   redis.call('ZADD', P .. 'graves', now + ARGS.grave_ms, inc)
-  announce()
+  announce_all()
   return returned, dead
 end
 

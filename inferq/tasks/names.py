@@ -1,0 +1,6 @@
+"""The names of the tasks, as they stand in messages."""
+
+from __future__ import annotations
+
+PREFILL = "inferq.prefill"
+DECODE = "inferq.decode"
