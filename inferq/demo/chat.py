@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +18,7 @@ from inferq.demo.options import CHAT_MAX_TOKENS
 from inferq.demo.prompts import chat_prompts
 from inferq.demo.records import Record, failed_record, record_end
 from inferq.errors import InferqError
+from inferq.messages import Crossing
 
 TEMPERATURE = 0.3
 TAIL_CHARACTERS = 300
@@ -42,18 +43,35 @@ class ChatOptions(Protocol):
 
 @dataclass
 class Row:
-    """A request on the screen; ``tokens`` is how many have come.
+    """A request on the screen.
 
-    ``attempt`` is the one that answers, from 0; ``node`` ended it, empty when none did.
+    ``attempt`` is the one that answers, from 0; ``node`` ended it, empty when none did;
+    ``crossing`` says where it was prefilled, if that was another node.
     """
 
     number: int
     prompt: str
     text: str = ""
-    tokens: int = 0
+    token_ids: list[int] = field(default_factory=list)
     record: Record | None = None
     attempt: int = 0
     node: str = ""
+    crossing: Crossing | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many have come."""
+        return len(self.token_ids)
+
+    @property
+    def outcome(self) -> Record:
+        """What became of it; what has not ended was cancelled."""
+        return self.record or Record("cancelled")
+
+
+def short_name(node: str) -> str:
+    """A node's name without its host."""
+    return node.partition("@")[0]
 
 
 def row_states(rows: list[Row], waiting: int) -> list[str]:
@@ -85,9 +103,11 @@ class Chat:
         console: Console,
         *,
         many_nodes: bool = False,
+        temperature: float = TEMPERATURE,
     ) -> None:
         self._client = client
         self._many_nodes = many_nodes
+        self._temperature = temperature
         self._options = options
         self._max_tokens = options.max_tokens or CHAT_MAX_TOKENS
         self._screen = Screen(console, self._draw)
@@ -106,7 +126,7 @@ class Chat:
             handle = await self._client.submit(
                 messages=[{"role": "user", "content": row.prompt}],
                 max_tokens=self._max_tokens,
-                temperature=TEMPERATURE,
+                temperature=self._temperature,
                 seed=self._options.seed + row.number,
             )
             row.record = await self._stream(handle, row)
@@ -117,9 +137,9 @@ class Chat:
     async def _stream(self, handle: AsyncHandle, row: Row) -> Record:
         async for output in handle.stream():
             if output.restarted:
-                row.tokens, row.text = 0, ""
-            row.attempt, row.node = output.attempt, output.node
-            row.tokens += len(output.token_ids)
+                row.token_ids, row.text = [], ""
+            row.attempt, row.node, row.crossing = output.attempt, output.node, output.crossing
+            row.token_ids += output.token_ids
             row.text += output.text
         return await record_end(handle)
 
@@ -134,7 +154,7 @@ class Chat:
 
     def _state(self, row: Row, state: str) -> str:
         """The state, and the short name of the node that answered."""
-        return f"{state} {row.node.partition('@')[0]}" if self._many_nodes else state
+        return f"{state} {short_name(row.node)}" if self._many_nodes else state
 
     def _draw(self) -> RenderableType:
         counts = self._client.counts()

@@ -11,6 +11,8 @@ from inferq.client import AsyncClient
 from inferq.demo.live import Screen
 
 REFRESH_S = 0.1
+#: What a shell expects of a program that was ended by Ctrl-C.
+INTERRUPTED = 130
 
 
 def stop_on_interrupt() -> asyncio.Event:

@@ -6,9 +6,11 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 ENGINES = ("simulated", "llamacpp", "noop")
+#: Those with a KV cache, which can cross from node to node.
+KV_ENGINES = ("simulated", "llamacpp")
 #: More requests than this are shown as load: a line for each would not fit on a screen.
 CHAT_MOST_REQUESTS = 32
 CHAT_REQUESTS = 8
@@ -17,6 +19,8 @@ LOAD_MAX_TOKENS = 128
 TRACE_REQUESTS = 300
 #: As first argument: nodes in processes of their own, which share a Redis.
 GLOBAL_MODE = "global"
+#: The same, where one node prefills and another decodes.
+SPLITWISE_MODE = "splitwise"
 
 
 class LoadDefaults(NamedTuple):
@@ -57,17 +61,23 @@ class Options:
 
 
 @dataclass(frozen=True)
-class GlobalOptions:
-    """The arguments of global mode; ``slots`` of each node."""
+class ClusterOptions:
+    """The arguments of the modes with nodes in processes of their own."""
 
     engine: str
     model: str | None
-    nodes: int
-    slots: int
     requests: int
     max_tokens: int
     speedup: float
     seed: int
+
+
+@dataclass(frozen=True)
+class GlobalOptions(ClusterOptions):
+    """The arguments of global mode; ``slots`` of each node."""
+
+    nodes: int
+    slots: int
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
@@ -105,24 +115,50 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
 def parse_global(argv: Sequence[str]) -> GlobalOptions:
     """Read the arguments of global mode; exits with status 2 as ``parse`` does."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m inferq.demo {GLOBAL_MODE}",
-        description="Starts a private Redis and worker processes, sends all prompts to the first "
-        "one, and shows what the others steal from it.",
+    parser = _cluster_parser(
+        GLOBAL_MODE,
+        "sends all prompts to the first one, and shows what the others steal from it.",
+        ENGINES,
     )
     add = parser.add_argument
-    add("--engine", choices=ENGINES, default="llamacpp", help="of each node; default: llamacpp")
-    add("--model", metavar="PATH", help="a .gguf file for llamacpp; default: SmolLM2")
+    add("--max-tokens", type=_count, default=CHAT_MAX_TOKENS, metavar="N", help="longest answer")
     add("--nodes", type=_nodes, default=2, metavar="N", help="worker processes; default: 2")
     add("--slots", type=_count, default=2, metavar="N", help="a node computes so many at once")
+    return GlobalOptions(**_cluster_values(parser, argv))
+
+
+def parse_splitwise(argv: Sequence[str]) -> ClusterOptions:
+    """Read the arguments of splitwise mode; exits with status 2 as ``parse`` does."""
+    parser = _cluster_parser(
+        SPLITWISE_MODE,
+        "one for prefill and one for decode; shows how each KV cache crossed, and compares the "
+        "answers with those of a single engine.",
+        KV_ENGINES,
+    )
+    add, most = parser.add_argument, CHAT_MAX_TOKENS
+    add("--max-tokens", type=_answer, default=most, metavar="N", help="longest answer, from 2")
+    return ClusterOptions(**_cluster_values(parser, argv))
+
+
+def _cluster_parser(mode: str, shows: str, engines: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m inferq.demo {mode}",
+        description=f"Starts a private Redis and worker processes, {shows}",
+    )
+    add = parser.add_argument
+    add("--engine", choices=engines, default="llamacpp", help="of each node; default: llamacpp")
+    add("--model", metavar="PATH", help="a .gguf file for llamacpp; default: SmolLM2")
     add("--requests", type=_count, default=CHAT_REQUESTS, metavar="N", help="how many prompts")
-    add("--max-tokens", type=_count, default=CHAT_MAX_TOKENS, metavar="N", help="longest answer")
     add("--speedup", type=_speedup, default=1.0, metavar="S", help="of the simulated engine")
     add("--seed", type=_seed, default=0, metavar="N", help="of sampling")
+    return parser
+
+
+def _cluster_values(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     given = parser.parse_args(argv)
     if given.model is not None and given.engine != "llamacpp":
         parser.error(f"argument --model: the {given.engine} engine has no model")
-    return GlobalOptions(**vars(given))
+    return vars(given)
 
 
 def _refuse_contradictions(
@@ -146,8 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m inferq.demo",
         description="Streams the answers to a few real prompts. With --arrival-cv, --rate, "
         f"--trace or more than {CHAT_MOST_REQUESTS} requests: a load run with synthetic prompts.",
-        epilog=f"{GLOBAL_MODE}, as first argument: several nodes that share a Redis; has options "
-        f"of its own, see {GLOBAL_MODE} --help.",
+        epilog=f"As first argument, {GLOBAL_MODE}: several nodes that share a Redis; "
+        f"{SPLITWISE_MODE}: prefill and decode on different nodes. Each has options of its own, "
+        f"see {GLOBAL_MODE} --help and {SPLITWISE_MODE} --help.",
     )
     add = parser.add_argument
     add("--engine", choices=ENGINES, help="default: llamacpp; simulated for a load run")
@@ -165,6 +202,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     return _integer(text, 1, 1_000_000)
+
+
+def _answer(text: str) -> int:
+    """The first token is the prefill node's."""
+    return _integer(text, 2, 1_000_000)
 
 
 def _nodes(text: str) -> int:

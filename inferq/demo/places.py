@@ -9,7 +9,6 @@ from rich.console import Console
 
 from inferq.cluster.view import NodeView
 from inferq.demo.chat import Row
-from inferq.demo.records import Record
 from inferq.demo.report import NONE, milliseconds, new_table
 
 
@@ -27,7 +26,7 @@ def print_places(console: Console, rows: Sequence[Row], sent_to: str) -> None:
     )
     for row in rows:
         stolen = "yes" if row.node not in ("", sent_to) else ""
-        times = (row.record or Record("cancelled")).timings
+        times = row.outcome.timings
         shown = [NONE, NONE] if times is None else [*map(milliseconds, times[:2])]
         cells = (row.node or NONE, stolen, str(row.attempt), str(row.tokens), *shown)
         places.add_row(f"#{row.number}", *cells)

@@ -71,7 +71,7 @@ def print_requests(console: Console, rows: Sequence[Row], wall_s: float) -> None
         "tokens/s",
     )
     for row in rows:
-        record = row.record or Record("cancelled")
+        record = row.outcome
         cells = [NONE] * 4
         if record.timings is not None:
             times = record.timings
@@ -82,8 +82,12 @@ def print_requests(console: Console, rows: Sequence[Row], wall_s: float) -> None
             ]
         table.add_row(f"#{row.number}", record.end, str(row.tokens), *cells)
     console.print(table)
-    records = [row.record or Record("cancelled") for row in rows]
-    console.print(Text(total_line(records, wall_s)), soft_wrap=True)
+    print_total(console, rows, wall_s)
+
+
+def print_total(console: Console, rows: Sequence[Row], wall_s: float) -> None:
+    """A line about all of them."""
+    console.print(Text(total_line([row.outcome for row in rows], wall_s)), soft_wrap=True)
 
 
 def percentile_rows(records: Sequence[Record]) -> list[tuple[str, list[float]]]:

@@ -6,33 +6,38 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from inferq.client import AsyncClient
-from inferq.demo import cluster
+from inferq.demo import global_mode, splitwise
 from inferq.demo.chat import Chat
-from inferq.demo.drive import stop_on_interrupt
+from inferq.demo.drive import INTERRUPTED, stop_on_interrupt
+from inferq.demo.engines import engine_settings
 from inferq.demo.live import make_console, print_error
 from inferq.demo.load import Load
-from inferq.demo.options import GLOBAL_MODE, LOAD_MAX_TOKENS, Options, parse
+from inferq.demo.options import (
+    GLOBAL_MODE,
+    LOAD_MAX_TOKENS,
+    SPLITWISE_MODE,
+    Options,
+    parse,
+)
 from inferq.demo.report import print_answers, print_load, print_requests
 from inferq.demo.traces import read_trace
 from inferq.demo.workload import Arrival, synthetic_load
 from inferq.errors import InferqError
 from inferq.settings import Settings
 
-#: What a shell expects of a program that was ended by Ctrl-C.
-INTERRUPTED = 130
+MODES = {GLOBAL_MODE: global_mode.main, SPLITWISE_MODE: splitwise.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status: 0, 1 after an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments[:1] == [GLOBAL_MODE]:
-        return cluster.main(arguments[1:])
+    if arguments and arguments[0] in MODES:
+        return MODES[arguments[0]](arguments[1:])
     options = parse(arguments)
     console = make_console()
     try:
@@ -40,16 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InferqError as exc:
         print_error(exc)
         return 1
-
-
-def make_settings(options: Options) -> Settings:
-    """The settings of the chosen engine; all else as environment and files say."""
-    values: dict[str, Any] = {"engine": options.engine}
-    if options.engine == "simulated":
-        values["simulated"] = {"speedup": options.speedup}
-    if options.model is not None:
-        values["llamacpp"] = {"model": options.model}
-    return Settings(**values)
 
 
 def make_arrivals(options: Options) -> list[Arrival]:
@@ -70,7 +65,7 @@ async def _run(options: Options, console: Console) -> int:
     stop = stop_on_interrupt()
     arrivals = make_arrivals(options) if options.load else []
     console.print(Text(_headline(options, arrivals)), soft_wrap=True)
-    async with AsyncClient(make_settings(options)) as client:
+    async with AsyncClient(Settings(**engine_settings(options))) as client:
         if options.load:
             await _load(client, options, arrivals, console, stop)
         else:

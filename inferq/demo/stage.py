@@ -1,4 +1,4 @@
-"""The stage of global mode: a Redis and worker processes, all on this machine."""
+"""The stage of a cluster: a Redis and worker processes, all on this machine."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class Stage:
         return node
 
     @property
-    def any_node_runs(self) -> bool:
-        """Whether not all nodes have ended."""
-        return any(node.running for node in self.nodes)
+    def ended_nodes(self) -> list[Child]:
+        """The nodes that do not run any more."""
+        return [node for node in self.nodes if not node.running]
 
     def why_ended(self, node: Child) -> ProcessFailed:
         """The error that says how a node has ended."""
@@ -109,9 +109,9 @@ class Stage:
             ready = {n.name for n in look_at_nodes(settings) if n.live and n.state == "ready"}
             if names <= ready:
                 return
+            for node in self.ended_nodes:
+                raise self.why_ended(node)
             for node in self.nodes:
-                if not node.running:
-                    raise self.why_ended(node)
                 if node.name not in ready and time.monotonic() > give_up_at:
                     raise ProcessFailed(f"{node.name} is not ready", node.log_tail())
             time.sleep(LOOK_EVERY_S)

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-TIMEOUT_S = 60
-COMMAND = (sys.executable, "-W", "error", "-m", "inferq.demo")
-
-
-def environment() -> dict[str, str]:
-    """Ours, without settings of inferq, and with what tempts rich to write control codes."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ_")}
-    return {**kept, "FORCE_COLOR": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "40"}
-
-
-def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+from tests.demo.support import demo, interrupted
 
 
 def test_a_load_run_ends_with_percentiles_and_totals(tmp_path: Path) -> None:
@@ -87,29 +65,18 @@ def test_a_trace_is_replayed(tmp_path: Path, text: str) -> None:
     assert "10 tokens" in done.stdout
 
 
-@pytest.mark.parametrize("mode", [["--arrival-cv", "5"], ["--requests", "3"]])
-def test_an_interrupt_cancels_everything_cleanly(tmp_path: Path, mode: list[str]) -> None:
-    slow = ["--engine", "simulated", "--max-tokens", "5000", "--speedup", "0.5"]
-    with subprocess.Popen(
-        [*COMMAND, *slow, *mode],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            head = process.stdout.readline()  # written once Ctrl-C is being watched for
-            process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=TIMEOUT_S)
-        finally:
-            process.kill()
-    assert "requests" in head or "prompts" in head
-    assert process.returncode == 130
-    assert errors == ""
-    assert "cancelled" in rest
-    assert "total: " in rest
+@pytest.mark.parametrize(
+    ("mode", "until"),  # a line that is written once Ctrl-C is being watched for
+    [(("--arrival-cv", "5"), "requests of"), (("--requests", "3"), "3 prompts")],
+)
+def test_an_interrupt_cancels_everything_cleanly(
+    tmp_path: Path, mode: tuple[str, ...], until: str
+) -> None:
+    slow = ("--engine", "simulated", "--max-tokens", "5000", "--speedup", "0.5", *mode)
+    status, output, errors = interrupted(tmp_path, slow, until, signal.SIGINT)
+    assert (status, errors) == (130, "")
+    assert "cancelled" in output
+    assert "total: " in output
 
 
 @pytest.mark.parametrize(

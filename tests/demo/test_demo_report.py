@@ -82,7 +82,7 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[31mb\r\nc\x07") == "a\ufffd[31mb\ufffd\nc\ufffd"
     assert printable("a\n\n b", one_line=True) == "a b"
     out = io.StringIO()
-    row = Row(1, "[bold]prompt[/bold]", "[/red] \x1b[2J", 3, Record("finished", 3))
+    row = Row(1, "[bold]prompt[/bold]", "[/red] \x1b[2J", [1, 2, 3], Record("finished", 3))
     print_answers(Console(file=out), [row])
     assert "[bold]prompt[/bold]" in out.getvalue()
     assert "[/red]" in out.getvalue()
@@ -92,6 +92,6 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
 def test_the_last_of_the_silent_requests_are_in_the_queue() -> None:
     rows = [Row(number, "") for number in range(1, 6)]
     rows[0].record = Record("finished")
-    rows[1].tokens = 1
+    rows[1].token_ids = [1]
     assert row_states(rows, 2) == ["finished", "decode", "prefill", "queued", "queued"]
     assert row_states(rows, 9)[2:] == ["queued"] * 3
