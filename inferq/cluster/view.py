@@ -54,8 +54,9 @@ class View:
         self._orphans: set[tuple[str, str]] = set()
 
     def queue_lengths(self, nodes: Sequence[str] = ()) -> dict[str, int]:
-        """New requests that wait, by queue: the shared one, and those of the given nodes."""
-        queues = [prefill_queue(self._topic_name, node) for node in (None, *nodes)]
+        """Requests that wait, by queue: the shared ones, and those of the given nodes."""
+        phases = (prefill_queue, decode_queue)
+        queues = [of(self._topic_name, node) for of in phases for node in (None, *nodes)]
         lengths = call_all(
             self._link, [("LLEN", list_of(queue, step)) for queue in queues for step in _LISTS]
         )

@@ -40,7 +40,12 @@ def test_a_node_is_seen_with_what_it_says_and_what_it_holds(
 
 def test_queues_are_counted_over_all_priorities(view: View, producer: Client) -> None:
     producer.submit_many({"prompt": "p", "priority": n} for n in range(10))
-    assert view.queue_lengths(["n1@here"]) == {"default.prefill": 10, "default.prefill.n1@here": 0}
+    assert view.queue_lengths(["n1@here"]) == {
+        "default.prefill": 10,
+        "default.prefill.n1@here": 0,
+        "default.decode": 0,
+        "default.decode.n1@here": 0,
+    }
 
 
 def test_a_node_that_has_left_is_seen_without_a_lease(view: View, node: FakeNode) -> None:
