@@ -159,11 +159,14 @@ class Seat:
         self.membership.announce(state, dict.fromkeys(serves, node.intake.rule.longest))
 
     def drain(self, timeout_s: float) -> None:
-        """Take nothing more, finish what runs, hand back what is not done in time."""
+        """Take nothing more, finish what runs, hand back what is not done in time.
+
+        KV caches that wait for a decode node count as running: they are gone with this process.
+        """
         self.taker.stop()
         self.membership.announce("draining")
         give_up_at = time.monotonic() + timeout_s
-        while len(self.deliveries) and time.monotonic() < give_up_at:
+        while self._has_work() and time.monotonic() < give_up_at:
             if self.hurry.wait(DRAIN_LOOK_S):
                 break
         left = self.deliveries.drop_all()
@@ -174,6 +177,10 @@ class Seat:
         returns = [Return(delivery.claim, True) for delivery in left]
         if returns:
             self._try(lambda: self._topic.put_back(self._node_name, self.membership.inc, returns))
+
+    def _has_work(self) -> bool:
+        transfer = self._node.transfer if self._node is not None else None
+        return len(self.deliveries) > 0 or (transfer is not None and bool(transfer.kept()))
 
     def leave(self) -> None:
         """Leave the topic; what is still claimed is queued again."""
