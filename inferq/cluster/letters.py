@@ -76,9 +76,11 @@ class Letters:
     def list(self, count: int = 50, before: str = "") -> _Found:
         """The newest, or the newest before the letter ``before``; at most MOST_LETTERS.
 
-        Of the text there are only sizes; ``show`` tells more.
+        Of the text there are only sizes; ``show`` tells more. There is nothing before what is no
+        letter's id.
         """
-        before = before if _ID.fullmatch(before) else ""
+        if before and not _ID.fullmatch(before):
+            return []
         count = max(1, min(count, MOST_LETTERS))
         arguments = {"before": before, "count": count, "most_bytes": _BEGINNING}
         rows = self._link.run("letters", {"prefix": self._topic.prefix, **arguments})[1]

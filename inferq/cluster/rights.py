@@ -44,6 +44,7 @@ class _Needs(NamedTuple):
     results: Literal["", "read", "write", "all"] = ""
     sends_tasks: bool = False
     control: bool = False
+    stock_consumer: bool = False
 
 
 _MARKS = {"read": "%R~", "write": "%W~", "all": "~"}
@@ -86,17 +87,18 @@ _NEEDS: dict[Part, _Needs] = {
     ),
     # Of their scripts, the parts that are used: those that change something are not.
     "monitor": _Needs(
-        f"{_CONNECTION} {_SCRIPTS} {_VIEW} hget hstrlen lindex mget xlen xrange xrevrange",
+        f"{_CONNECTION} {_SCRIPTS} {_VIEW} hget hstrlen info lindex mget xlen xrange xrevrange",
         own_keys="read",
     ),
     "operator": _Needs(
         f"{_CONNECTION} {_SCRIPTS} {_KOMBU_QUEUES} {_KOMBU_CHANNELS} {_VIEW} mget xlen "
-        "xrange subscribe unsubscribe pexpire unlink xadd xread xtrim xdel info config|get",
+        "xrange subscribe unsubscribe pexpire unlink xadd xread xtrim xdel info config|get scan",
         (*_READING, "cancel", "purge", "requeue", "shards", "state", "submit"),
         own_keys="all",
         results="all",
         sends_tasks=True,
         control=True,
+        stock_consumer=True,  # Flower reads events as any consumer of Kombu's
     ),
 }
 
@@ -141,6 +143,8 @@ def _keys(needs: _Needs, topic: str) -> Iterator[str]:
     if needs.control:
         yield from ("~*.celery.pidbox*", "~celeryev.*", "~_kombu.binding*.celeryev")
         yield "~_kombu.binding_deadlines"
+    if needs.stock_consumer:
+        yield from ("~unacked", "~unacked_index", "~unacked_mutex")
     if needs.results:
         yield f"{_MARKS[needs.results]}celery-task-meta-*"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from celery import Celery
 
 from inferq.errors import SettingsError
 from inferq.settings import Settings
+from inferq.settings.explain import SECRETS
 
 #: Option, as Celery passes it on, and the setting it stands for.
 _SETTINGS = {
@@ -20,6 +22,8 @@ _SETTINGS = {
     "inferq_drain_timeout": "cluster.drain_timeout_s",
 }
 _PAIRS = "inferq_setting"
+#: In an address.
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@")
 
 
 def add_options(app: Celery) -> None:
@@ -57,12 +61,25 @@ def settings_of(base: Settings, options: dict[str, Any]) -> Settings:
         name, equals, value = str(pair).partition("=")
         if not equals:
             raise SettingsError(f"--setting {pair!r}: is no NAME=VALUE", [name])
+        _refuse_secret(name, value)
         given[name] = value
     for name, value in given.items():
         if value is not None:
             _put(values, name, value)
             changed = True
     return Settings(**values) if changed else base
+
+
+def _refuse_secret(name: str, value: str) -> None:
+    """Every user of the machine sees command lines."""
+    is_harmless = name == "scheduler_url" and not _PASSWORD.search(value)
+    if name in SECRETS and not is_harmless:
+        raise SettingsError(
+            f"--setting {name}: a secret does not belong on a command line; give it by "
+            "environment or as a file (redis.password_file, transfer.token_file, "
+            "openai.api_key_file)",
+            [name],
+        )
 
 
 def _option(flag: str, name: str, text: str) -> click.Option:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
@@ -165,6 +166,9 @@ class Seat:
         """
         self.taker.stop()
         self.membership.announce("draining")
+        # Celery's consumer has ended by now: what it has not taken yet would wait for nothing.
+        for message, _ in self.deliveries.take(sys.maxsize):
+            self.deliveries.put_back(message["properties"]["delivery_tag"])
         give_up_at = time.monotonic() + timeout_s
         while self._has_work() and time.monotonic() < give_up_at:
             if self.hurry.wait(DRAIN_LOOK_S):

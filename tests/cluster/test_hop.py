@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from inferq.cluster.keys import quoted
-from inferq.cluster.topic import Group, Hop, Look, Settle, Target, Topic
+from inferq.cluster.topic import Group, Hop, Look, Return, Settle, Target, Topic
 from tests.cluster.support import (
     LARGEST,
     ORIGIN,
@@ -84,6 +84,18 @@ class Phased(Member):
 def message_of(name: str) -> bytes:
     """A message as another node reads it."""
     return item(name).message
+
+
+def next_millisecond(server: Server) -> None:
+    """Wait until the server's clock shows another time."""
+
+    def now() -> int:
+        seconds, micros = server.time()
+        return int(seconds * 1000 + micros // 1000)
+
+    before = now()
+    while now() == before:
+        pass
 
 
 def work(server: Server, base: str) -> dict[str, int]:
@@ -311,11 +323,12 @@ def test_a_node_that_changes_its_phase_gives_back_what_waits_for_it(
     assert work(server, PREFILL) == {}
 
 
-def test_a_mixed_node_looks_first_where_the_wait_is_longest(topic: Topic) -> None:
+def test_a_mixed_node_looks_first_where_the_wait_is_longest(topic: Topic, server: Server) -> None:
     node = Phased(topic, "p", PREFILL)
     submit(topic, "a")
     node.take()
     node.hop("a")
+    next_millisecond(server)
     submit(topic, "b")
     mixed = Phased(topic, "m", PREFILL, DECODE)
     assert mixed.take(slots=1) == ["a"]
@@ -394,6 +407,41 @@ class TestPairs:
         topic.beat("d", other.inc)
         assert ["deserted", "a"] in [json.loads(ring) for ring in other.bell(server)]
         assert not server.exists(f"{PREFIX}holding:{node.inc}")
+
+    def test_a_first_half_that_broke_is_told_to_the_second(
+        self, topic: Topic, server: Server
+    ) -> None:
+        node, other = self.pair(topic)
+        other.take()
+        settle = Settle(0, quoted("a"), failed=True, held=True)
+        topic.emit("p", node.inc, [Group("", b"", [settle])])
+        assert ["deserted", "a"] in map(json.loads, other.bell(server))
+        assert not server.exists(f"{PREFIX}holding:{node.inc}")
+
+    def test_a_second_half_that_waits_learns_of_the_first_when_it_is_claimed(
+        self, topic: Topic, server: Server
+    ) -> None:
+        node, other = self.pair(topic)
+        node.lapse(server)
+        topic.beat("d", other.inc)
+        [taken] = other.look().taken
+        assert (body_of(taken.raw), taken.attempt) == ("a", 1)
+
+    def test_a_second_half_that_was_not_started_still_finds_the_first(
+        self, topic: Topic, server: Server
+    ) -> None:
+        node, other = self.pair(topic)
+        other.take()
+        topic.put_back("d", other.inc, [Return(other.claims["a"].claim, started=False)])
+        assert ["dismissed", "a"] not in map(json.loads, node.bell(server))
+        [taken] = other.look().taken
+        assert taken.attempt == 0
+
+    def test_a_half_of_an_older_attempt_is_dismissed(self, topic: Topic, server: Server) -> None:
+        node, other = self.pair(topic)
+        other.take()
+        assert other.hop("a", base=PREFILL, again=True) == ""
+        assert ["dismissed", "a"] in map(json.loads, node.bell(server))
 
     def test_a_lost_second_half_is_told_to_the_first(self, topic: Topic, server: Server) -> None:
         node, other = self.pair(topic)

@@ -106,6 +106,7 @@ def test_a_letter_is_shown_without_the_words_of_its_prompt(topic: Topic, desk: L
 def test_what_is_no_letter_is_unknown(desk: Letters, letter_id: str) -> None:
     assert desk.show(letter_id) is None
     assert desk.drop(letter_id) is False
+    assert letter_id == "" or desk.list(before=letter_id) == []
     assert desk.requeue(letter_id) == "there is no such letter (any more)"
 
 
