@@ -45,6 +45,7 @@ class _Needs(NamedTuple):
     sends_tasks: bool = False
     control: bool = False
     stock_consumer: bool = False
+    only_reads_handoffs: bool = False
 
 
 _MARKS = {"read": "%R~", "write": "%W~", "all": "~"}
@@ -79,6 +80,7 @@ _NEEDS: dict[Part, _Needs] = {
         ("submit", "cancel", "survey"),
         own_keys="all",
         results="write",  # of requests of stock producers that it cancels
+        only_reads_handoffs=True,
     ),
     "stock": _Needs(
         f"{_CONNECTION} llen lpush multi exec sadd get mget subscribe unsubscribe",
@@ -134,10 +136,11 @@ def _keys(needs: _Needs, topic: str) -> Iterator[str]:
     queues = [f"{queue}*" for queue in (prefill_queue(topic), decode_queue(topic))]
     if needs.own_keys:
         mark = _MARKS[needs.own_keys]
-        yield from (f"{mark}{pattern}" for pattern in (f"{prefix_of(topic)}*", *queues))
+        yield from (f"{mark}{prefix_of(topic)}*", f"{mark}{queues[0]}")
+        # What is in there tells a decode node where to fetch from: only nodes write it.
+        yield f"{'%R~' if needs.only_reads_handoffs else mark}{queues[1]}"
     elif needs.sends_tasks:
-        # What was sent cannot be read again: others' prompts are there, too.
-        yield from (f"~{queue}" for queue in queues[:1])
+        yield f"~{queues[0]}"  # with its few commands it can count what waits, not read it
     if needs.sends_tasks:
         yield f"~_kombu.binding*.{prefill_queue(topic)}"  # the exchange of both queues
     if needs.control:

@@ -18,10 +18,10 @@ end
 -- It parks again, for the phases that it serves now, after its next look.
 unpark(ARGS.inc)
 local found = {}
-for _, base in ipairs(ARGS.bases) do
-  if not served[base] then found[base] = leave_phase(base, ARGS.node) end
-end
 if return_staged(ARGS.inc) > 0 then found[ARGS.bases[1]] = true end
+for _, base in ipairs(ARGS.bases) do
+  if not served[base] then found[base] = leave_phase(base, ARGS.node) or found[base] end
+end
 for base, any in pairs(found) do
   if any then announce(base) end
 end
