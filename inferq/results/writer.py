@@ -50,6 +50,10 @@ class Pending:
             piece.settles, self.settles = self.settles, []
             piece.results, self.results = self.results, []
             piece.hops, self.hops = self.hops, []
+            # What was done beside a claim that goes on is noted when it has gone on.
+            if piece.hops:
+                self.settles = [settle for settle in piece.settles if settle.held]
+                piece.settles = [settle for settle in piece.settles if not settle.held]
         return piece
 
     def prepend(self, piece: Pending) -> None:

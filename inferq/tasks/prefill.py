@@ -6,6 +6,7 @@ from typing import Any
 
 from inferq.errors import InvalidRequest
 from inferq.messages.fields import as_tuple
+from inferq.messages.limits import check_limits
 from inferq.tasks.call import Before, Call, read_call
 from inferq.tasks.run import run
 
@@ -22,6 +23,7 @@ async def prefill(self: Any, **fields: Any) -> dict[str, Any] | None:
     node = self.app.node
     before = _before(fields.pop(PRODUCED, ()), fields.pop(PRODUCED_TEXT, ""))
     call = read_call(self.request, fields, node.settings.scheduler_ttl)
+    check_limits(call.request, node.settings.limits)
     if node.role == "mixed":
         return await run(node, call, node.engine.generate)
     if not before.token_ids or not node.engine.resumes:

@@ -117,6 +117,7 @@ class Seat:
             self.outbox,
             tasks,
             self._on_dismissed,
+            node.stats.buried,
         )
         node.intake.connect(self.taker.room, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)
@@ -212,6 +213,7 @@ class Seat:
             record["outbox_lag_s"] = round(self.outbox.backlog().oldest_s, 1)
             record |= self._node.stats.read()
             record["kept_kv"] = self._check_kept(self._node)
+            record["stalled_s"] = int(self._stalled_s())
         return json.dumps(record)
 
     def _settled(self, delivery: Delivery) -> None:
@@ -289,8 +291,12 @@ class Seat:
 
     def is_stuck(self) -> bool:
         """Whether the engine has work and makes no progress."""
+        return self._stalled_s() > self._settings.cluster.stall_s
+
+    def _stalled_s(self) -> float:
+        """How long the engine has had work without progress."""
         idle_s = time.monotonic() - self.outbox.progressed_at
-        return len(self.deliveries) > 0 and idle_s > self._settings.cluster.stall_s
+        return idle_s if len(self.deliveries) else 0.0
 
     def _check_kept(self, node: Node) -> int:
         """Free KV caches that nobody will fetch; bytes that are kept. For the lease's thread."""

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 class Sorter:
     """For the taker's thread. Every claim leaves in exactly one way.
 
-    ``dismiss``: ends the half of a request that is computed here beside another node.
+    ``dismiss``: ends the half of a request that is computed here beside another node. ``buried``:
+    the reason of each dead letter.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Sorter:
         outbox: StreamOutbox,
         tasks: Container[str],
         dismiss: Callable[[str], None] = lambda _: None,
+        buried: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._topic = topic
         self._node = node
@@ -41,7 +43,7 @@ class Sorter:
         self._deliveries = deliveries
         self._outbox = outbox
         self._tasks = tasks
-        self._dismiss = dismiss
+        self._dismiss, self._buried = dismiss, buried
 
     def sort(self, inc: str, look: Look, budget: Budget) -> bool:
         """Deliver what fits; messages without sizes are measured, and returned if they do not.
@@ -62,6 +64,8 @@ class Sorter:
         if burials:
             logger.warning("dead letters: %s", "; ".join(b.detail for b in burials[:3]))
             self._topic.bury(self._node, inc, burials)
+            for burial in burials:
+                self._buried(burial.reason)
         if returns:
             self._topic.put_back(self._node, inc, returns)
         return bool(returns)
