@@ -16,7 +16,8 @@ from inferq.cluster.topic import Hop, Settle, Topic
 from inferq.errors import EngineError, EngineStepError, KvLost
 from inferq.messages import FinishReason, Output
 from inferq.results.backlog import Backlog, Lag
-from inferq.results.writer import StoredResult, Writer
+from inferq.results.pending import StoredResult
+from inferq.results.writer import Writer
 from inferq.settings import Settings
 from inferq.transport.deliveries import Deliveries, Delivery
 
