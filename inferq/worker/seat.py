@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Container, Sequence
@@ -22,11 +19,11 @@ from inferq.results.outbox import StreamOutbox
 from inferq.settings import Role, Settings
 from inferq.transport.deliveries import Deliveries, Delivery, Ends
 from inferq.transport.redis import Channel
-from inferq.version import __version__
 from inferq.worker.audit import Audit
 from inferq.worker.membership import Hooks, Membership
 from inferq.worker.node import Node
 from inferq.worker.pool import AsyncPool
+from inferq.worker.record import describe
 from inferq.worker.roles import check_role
 from inferq.worker.sorter import Sorter
 from inferq.worker.taker import Events, Taker
@@ -199,22 +196,17 @@ class Seat:
         return Topic(self._settings, Link(self._settings))
 
     def _describe(self) -> str:
-        """This node's record: what others, and operators, can know of it."""
-        record = {
-            "role": self._node.role if self._node is not None else self._settings.role,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "engine": self._settings.engine,
-            "version": __version__,
-        }
-        if self._node is not None:
-            record |= self._node.engine.capacity()._asdict()
-            record["running"] = len(self.deliveries)
-            record["outbox_lag_s"] = round(self.outbox.backlog().oldest_s, 1)
-            record |= self._node.stats.read()
-            record["kept_kv"] = self._check_kept(self._node)
-            record["stalled_s"] = int(self._stalled_s())
-        return json.dumps(record)
+        node = self._node
+        if node is None:
+            return describe(self._settings)
+        return describe(
+            self._settings,
+            node,
+            running=len(self.deliveries),
+            outbox_lag_s=round(self.outbox.backlog().oldest_s, 1),
+            kept_kv=self._check_kept(node),
+            stalled_s=int(self._stalled_s()),
+        )
 
     def _settled(self, delivery: Delivery) -> None:
         self.outbox.settle(delivery)
