@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Latencies of so many requests make up the percentiles.
 WINDOW = 512
+#: Rates are means over about this long, seconds: tokens count when their request ends.
+RATE_S = 30.0
 #: Weight of the newest measurement in a moving average of rates.
 NEWEST = 0.3
 
@@ -79,8 +81,8 @@ class Stats:
         self._ttft_s: deque[float] = deque(maxlen=WINDOW)
         self._tpot_s: deque[float] = deque(maxlen=WINDOW)
         self._tokens = 0
-        self._read_tokens = 0
-        self._read_at = time.monotonic()
+        #: When how many tokens had been made, over the last RATE_S seconds.
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._ends: dict[str, int] = {}
         self._prefilled_until = 0.0
         self.prefill_tokens_per_s = 0.0
@@ -114,13 +116,13 @@ class Stats:
     def began(self, call: Call, prefill_s: float) -> None:
         """A request has its first token here, ``prefill_s`` after it was started."""
         now = time.monotonic()
-        tokens = len(call.request.prompt_token_ids or call.request.prompt or ())
+        tokens = _prompt_tokens() or len(call.request.prompt_token_ids or call.request.prompt or ())
         with self._lock:
             if call.before is None:
                 self._ttft_s.append(call.queue_s + prefill_s)
                 self._queue_wait.observe(call.queue_s)
                 self._first_token.observe(call.queue_s + prefill_s)
-                self._prompt_tokens += _prompt_tokens() or tokens
+                self._prompt_tokens += tokens
                 self._note_rate(tokens, min(prefill_s, now - self._prefilled_until))
                 self._prefilled_until = now
             elif call.before.crossing is not None and call.before.crossing.protocol:
@@ -183,12 +185,10 @@ class Stats:
             self._lost_leases += 1
 
     def read(self) -> dict[str, Any]:
-        """The numbers of this moment; rates are since the last call."""
+        """The numbers of this moment."""
         now = time.monotonic()
         with self._lock:
-            elapsed_s = max(1e-3, now - self._read_at)
-            rate = (self._tokens - self._read_tokens) / elapsed_s
-            self._read_at, self._read_tokens = now, self._tokens
+            rate = self._rate(now)
             ttft, tpot = sorted(self._ttft_s), sorted(self._tpot_s)
             return {
                 "ended": dict(self._ends),
@@ -197,6 +197,16 @@ class Stats:
                 "ttft_ms": _percentiles(ttft),
                 "tpot_ms": _percentiles(tpot),
             }
+
+    def _rate(self, now: float) -> float:
+        """Tokens a second, lately."""
+        marks = self._marks
+        while len(marks) > 1 and marks[1][0] <= now - RATE_S:
+            marks.popleft()
+        since, tokens = marks[0]
+        if now - marks[-1][0] >= RATE_S / WINDOW:
+            marks.append((now, self._tokens))
+        return (self._tokens - tokens) / max(1.0, now - since)
 
     def totals(self) -> Totals:
         """All that was counted since the process began."""
