@@ -12,6 +12,7 @@ from typing import Any
 
 from inferq.errors import ClientClosed, InvalidRequest, RequestEnded, UnknownRequest
 from inferq.messages import Output, Request
+from inferq.messages.limits import check_limits
 from inferq.results.reply import Reply, Result
 from inferq.schedulers import Scheduler, create_scheduler
 from inferq.settings import Settings
@@ -87,6 +88,7 @@ class Session:
             "deadline": latest,
         }
         request = Request.parse({**defaults, **given})
+        check_limits(request, self.settings.limits)
         if request.deadline is not None and request.deadline > latest:
             request = request.model_copy(update={"deadline": latest})
         if request.deadline is not None and request.deadline <= time.time():

@@ -12,7 +12,7 @@ import msgpack
 from inferq import Settings
 from inferq.cluster.keys import quoted, stream_of
 from inferq.cluster.link import Link
-from inferq.cluster.topic import Group, Room, Taken, Topic
+from inferq.cluster.topic import Group, Room, Settle, Taken, Topic
 from inferq.messages import Output
 
 PLENTY = 1_000_000
@@ -56,17 +56,29 @@ class Job(NamedTuple):
 class FakeNode:
     """Ready to take requests from the moment it is made."""
 
-    def __init__(self, settings: Settings, name: str = "n1@here") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = "n1@here",
+        *,
+        serves: Sequence[str] = ("prefill",),
+        longest: int = PLENTY,
+        **record: Any,
+    ) -> None:
         self.name = name
         self.topic = Topic(settings, Link(settings))
-        self.inc = self.topic.register(name, json.dumps(RECORD))
-        self.topic.set_state(name, self.inc, "ready", longest=PLENTY)
+        self.inc = self.topic.register(name, json.dumps({**RECORD, **record}))
+        bases = {"prefill": self.topic.base, "decode": self.topic.decode_base}
+        self._serves = [bases[phase] for phase in serves]
+        self.topic.set_state(name, self.inc, "ready", dict.fromkeys(self._serves, longest))
 
     def take(self) -> list[Job]:
         """Claim all that waits for this node."""
         jobs: list[Job] = []
         while True:
-            look = self.topic.claim(self.name, self.inc, ROOM, reserve="", largest=PLENTY)
+            look = self.topic.claim(
+                self.name, self.inc, ROOM, reserve="", largest=PLENTY, serves=self._serves
+            )
             jobs += [job_of(taken) for taken in look.taken]
             if not look.more:
                 return jobs
@@ -83,8 +95,8 @@ class FakeNode:
         assert stream is not None
         blob = msgpack.packb([output.to_wire() for output in outputs])
         ended = any(output.finished for output in outputs)
-        settles = [(job.taken.claim, quoted(job.request_id))] if ended else []
-        [outcome] = self.topic.emit(self.inc, [Group(stream, blob, settles)])
+        settles = [Settle(job.taken.claim, quoted(job.request_id))] if ended else []
+        [outcome] = self.topic.emit(self.name, self.inc, [Group(stream, blob, settles)])
         return outcome
 
     def answer(self, job: Job, token_ids: Iterable[int] = (1, 2, 3)) -> None:

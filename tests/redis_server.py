@@ -41,10 +41,6 @@ class RedisServer:
 def cluster_settings(
     port: int, *, cluster: dict[str, Any] | None = None, **values: Any
 ) -> Settings:
-    """Settings of the global scheduler. Leases outlast any test."""
-    return Settings(
-        scheduler_name="global",
-        scheduler_port=port,
-        cluster={"lease_ttl_s": 600, **(cluster or {})},
-        **values,
-    )
+    """Settings of a producer or node. Leases outlast any test."""
+    fields: dict[str, Any] = {"scheduler_name": "global", **values}
+    return Settings(scheduler_port=port, cluster={"lease_ttl_s": 600, **(cluster or {})}, **fields)

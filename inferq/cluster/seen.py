@@ -32,7 +32,7 @@ class NodeView(NamedTuple):
     ``longest``: the longest request that it takes, tokens; 0 unless it is ready. The rest is what
     the node says of itself: ``ended`` counts requests by how they ended, since it was started;
     ``ttft_ms`` and ``tpot_ms`` are the 50th and 99th percentile, empty before there are any;
-    ``kept_kv`` is in bytes.
+    ``kept_kv`` is in bytes; ``stalled_s``: how long its engine has had work without progress.
     """
 
     name: str
@@ -55,6 +55,7 @@ class NodeView(NamedTuple):
     running: int = 0
     kept_kv: int = 0
     max_model_len: int = 0
+    stalled_s: int = 0
     tokens_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
     ended: Mapping[str, int] = {}
@@ -114,6 +115,7 @@ _KINDS: Mapping[str, type] = {
     "running": int,
     "kept_kv": int,
     "max_model_len": int,
+    "stalled_s": int,
     "tokens_per_s": float,
     "prefill_tokens_per_s": float,
 }

@@ -21,12 +21,15 @@ from pydantic import (
 
 from inferq.errors import InvalidRequest
 from inferq.messages.fields import (
+    MAX_METADATA_CHARACTERS,
     MAX_OUTPUT_TOKENS,
     MAX_STOP_STRINGS,
     MAX_TOKEN_ID,
+    MAX_TURNS,
     PRIORITIES,
     JsonScalar,
     RequestId,
+    StopText,
     Text,
     TokenId,
     as_tuple,
@@ -56,10 +59,11 @@ class Request(BaseModel):
     request_id: RequestId
     prompt: Text | None = None
     prompt_token_ids: Annotated[
-        tuple[TokenId, ...] | None, BeforeValidator(as_tuple), Field(min_length=1)
+        Annotated[tuple[TokenId, ...], Field(min_length=1)] | None, BeforeValidator(as_tuple)
     ] = None
     messages: Annotated[
-        tuple[ChatMessage, ...] | None, BeforeValidator(as_tuple), Field(min_length=1)
+        Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=MAX_TURNS)] | None,
+        BeforeValidator(as_tuple),
     ] = None
 
     max_tokens: Annotated[int, Field(ge=1, le=MAX_OUTPUT_TOKENS)] = 128
@@ -69,7 +73,7 @@ class Request(BaseModel):
     top_k: Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     stop: Annotated[
-        tuple[Text, ...], BeforeValidator(one_or_many), Field(max_length=MAX_STOP_STRINGS)
+        tuple[StopText, ...], BeforeValidator(one_or_many), Field(max_length=MAX_STOP_STRINGS)
     ] = ()
     stop_token_ids: Annotated[
         tuple[TokenId, ...], BeforeValidator(as_tuple), Field(max_length=1024)
@@ -95,6 +99,13 @@ class Request(BaseModel):
         if self.min_tokens > self.max_tokens:
             raise ValueError(
                 f"min_tokens: {self.min_tokens} is more than max_tokens, {self.max_tokens}"
+            )
+        size = sum(
+            len(text) for pair in self.metadata.items() for text in pair if isinstance(text, str)
+        )
+        if size > MAX_METADATA_CHARACTERS:
+            raise ValueError(
+                f"metadata: {size} characters in all; allowed are {MAX_METADATA_CHARACTERS}"
             )
         return self
 

@@ -132,7 +132,8 @@ class StreamReader:
     def _hang_up(self) -> None:
         if self._socket is not None:
             with suppress(OSError):  # it is closed already
-                self._socket.shutdown(socket.SHUT_RDWR)
+                # Under TLS its own method would drop the TLS object while the reader is in it.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class StreamInbox:

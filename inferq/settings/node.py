@@ -46,6 +46,15 @@ class LimitSettings(Options):
     max_message_bytes: int = Field(
         16_777_216, ge=1024, description="Largest message that is read, bytes"
     )
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="Longest prompt of token ids; none: what the engine holds"
+    )
+    max_prompt_characters: int | None = Field(
+        None, ge=1, description="Longest prompt of text, a conversation's in all; none: no bound"
+    )
+    max_output_tokens: int | None = Field(
+        None, ge=1, description="Longest answer that may be asked for; none: what the engine holds"
+    )
     max_stored_results: int = Field(
         10_000, ge=1, description="Most final results kept for stock Celery callers (local)"
     )
