@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import stat
-import re
 import subprocess
 import sys
 import urllib.error
