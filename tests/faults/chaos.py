@@ -12,9 +12,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inferq import Client, Output, RequestEnded
 from inferq.client import Handle
@@ -25,6 +26,14 @@ from tests.faults.processes import Process
 #: An answer takes half a second, in pieces: most kills hit requests in the middle of theirs.
 TOKENS, PACE_MS = 25, 20
 SLOTS = 64
+#: The phases of a request take about the same time each, so that kills hit all of them.
+SHAPE = {"prefill_ms": 200, "export_ms": 100, "kv_kib": 256}
+PHASES = {"prefill": {"prefill"}, "decode": {"decode"}, "mixed": {"prefill", "decode"}}
+MODES: dict[str, dict[str, Any]] = {
+    "global": {"scheduler_name": "global"},
+    "splitwise": {"scheduler_name": "splitwise"},
+    "concurrent": {"scheduler_name": "splitwise", "family": "concurrent"},
+}
 #: A request that has not ended so long after the last kill is lost, seconds.
 PATIENCE_S = 60.0
 
@@ -38,6 +47,13 @@ class Options(NamedTuple):
     rate: float
     lease: float
     kills_per_s: float
+    mode: str = "global"
+
+    @property
+    def roles(self) -> list[str]:
+        """Of the nodes."""
+        roles = ("mixed",) if self.mode == "global" else ("prefill", "decode", "mixed")
+        return list(islice(cycle(roles), self.nodes))
 
 
 class Tally:
@@ -114,10 +130,11 @@ class Recoveries:
 class Load:
     """Submits at a constant rate, from a thread of its own."""
 
-    def __init__(self, client: Client, rate: float) -> None:
+    def __init__(self, client: Client, options: Options) -> None:
         self.handles: list[Handle] = []
         self._client = client
-        self._pause_s = 1 / rate
+        self._pause_s = 1 / options.rate
+        self._shape = {} if options.mode == "global" else SHAPE
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -131,7 +148,8 @@ class Load:
         due_at = time.monotonic()
         while not self._stop.wait(max(0.0, due_at - time.monotonic())):
             due_at += self._pause_s
-            fields = requests(f"r{len(self.handles)}", 1, tokens=TOKENS, pace_ms=PACE_MS)
+            name = f"r{len(self.handles)}"
+            fields = requests(name, 1, tokens=TOKENS, pace_ms=PACE_MS, **self._shape)
             self.handles += self._client.submit_many(fields)
 
 
@@ -144,11 +162,12 @@ class Killer:
         self._recoveries = recoveries
         self._random = random.Random(options.seed)
         self._names = (f"node{n}" for n in range(sys.maxsize))
+        self._roles: dict[Process, str] = {}
         self.nodes: list[Process] = []
 
     def start(self) -> None:
         """Start the first nodes."""
-        self.nodes = [self._spawn() for _ in range(self._options.nodes)]
+        self.nodes = [self._spawn(role) for role in self._options.roles]
         self._cluster.ready(*self.nodes)
 
     def run(self) -> None:
@@ -156,35 +175,46 @@ class Killer:
         for number in range(1, self._options.kills + 1):
             time.sleep(self._random.uniform(0.0, 2.0 / self._options.kills_per_s))
             # With nobody left, recovery would wait for the next node to start.
-            self._cluster.wait(lambda: len(self._serving()) > 1)
-            victim = self._random.choice(self._serving())
+            self._cluster.wait(lambda: bool(self._expendable()))
+            victim = self._random.choice(self._expendable())
             self._recoveries.kill(victim)
-            self.nodes[self.nodes.index(victim)] = self._spawn()
+            self.nodes[self.nodes.index(victim)] = self._spawn(self._roles[victim])
             if number % 10 == 0:
                 print(f"{number} kills", file=sys.stderr)
 
     def check(self) -> None:
-        """The nodes that were not killed must be alive."""
+        """The nodes that were not killed must be alive, and nothing may be left at them."""
         self._cluster.ready(*self.nodes)
+        if self._options.mode != "global":
+            self._cluster.check_clean(*self.nodes)
 
-    def _spawn(self) -> Process:
-        return self._cluster.node(next(self._names), slots=SLOTS)
+    def _spawn(self, role: str) -> Process:
+        node = self._cluster.node(next(self._names), slots=SLOTS, role=role)
+        self._roles[node] = role
+        return node
 
-    def _serving(self) -> Sequence[Process]:
-        return [node for node in self.nodes if self._cluster.is_ready(node)]
+    def _expendable(self) -> Sequence[Process]:
+        """Nodes that serve, without which each phase is served all the same."""
+        serving = [node for node in self.nodes if self._cluster.is_ready(node)]
+        everything = self._phases(self.nodes)
+        return [node for node in serving if self._phases(set(serving) - {node}) == everything]
+
+    def _phases(self, nodes: Iterable[Process]) -> set[str]:
+        return set().union(*(PHASES[self._roles[node]] for node in nodes))
 
 
 def run(options: Options, folder: Path) -> tuple[Tally, list[float]]:
     """One run; how the requests ended and how long recoveries took."""
     tally = Tally()
     limits = {"max_attempts": 1000}
-    with Cluster(folder, lease_s=options.lease, cluster=limits) as cluster:
+    mode = MODES[options.mode]
+    with Cluster(folder, lease_s=options.lease, cluster=limits, **mode) as cluster:
         recoveries = Recoveries(cluster)
         killer = Killer(cluster, options, recoveries)
         killer.start()
         with cluster.client() as client:
             tally.watch(client)
-            load = Load(client, options.rate)
+            load = Load(client, options)
             killer.run()
             load.stop()
             tally.sent = len(load.handles)
@@ -199,12 +229,14 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="nodes to kill")
-    parser.add_argument("--nodes", type=int, default=3, help="nodes at a time")
+    parser.add_argument("--mode", choices=MODES, default="global", help="what is put to the test")
+    parser.add_argument("--nodes", type=int, help="nodes at a time")
     parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the moments")
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second")
     parser.add_argument("--lease", type=float, default=1.0, help="cluster.lease_ttl_s")
     parser.add_argument("--kills-per-s", type=float, default=1.5, help="kills a second, about")
-    return Options(**vars(parser.parse_args(arguments)))
+    options = Options(**vars(parser.parse_args(arguments)))
+    return options._replace(nodes=options.nodes or (3 if options.mode == "global" else 5))
 
 
 def main() -> int:

@@ -33,3 +33,19 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
 def hasty_cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     """A cluster with a short lease."""
     return make_cluster(lease_s=SHORT_LEASE_S)
+
+
+@pytest.fixture(params=["sequential", "concurrent"])
+def family(request: pytest.FixtureRequest) -> str:
+    """How engines hand off."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make_split(make_cluster: Callable[..., Cluster], family: str) -> Callable[..., Cluster]:
+    """Makes a cluster in which prefill and decode may be on different nodes, for each family."""
+
+    def make(**settings: Any) -> Cluster:
+        return make_cluster(**{"scheduler_name": "splitwise", "family": family, **settings})
+
+    return make
