@@ -260,8 +260,10 @@ class Cluster:
             raise AssertionError(f"{exc}\n{self.report()}") from None
 
     def report(self) -> str:
-        """The ends of all logs."""
-        return "\n".join(f"--- {p.log_path.name}\n{p.tail()}" for p in self.processes)
+        """What nodes say of themselves, and the ends of all logs."""
+        said = "\n".join(f"{p.name}: {self.record(p)}" for p in self.processes)
+        logs = "\n".join(f"--- {p.log_path.name}\n{p.tail()}" for p in self.processes)
+        return f"{said}\n{logs}"
 
     def close(self) -> None:
         """End everything."""

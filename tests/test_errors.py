@@ -34,6 +34,7 @@ PARENTS = {
     "EngineError": ("InferqError",),
     "EngineStartError": ("EngineError",),
     "EngineStepError": ("EngineError",),
+    "KvLost": ("EngineError",),
 }
 EXAMPLES: list[InferqError] = [
     SettingsError("scheduler_ttl=0: too small", ["scheduler_ttl"]),
@@ -47,6 +48,7 @@ EXAMPLES: list[InferqError] = [
     errors.RequestExpired("a", "its time was over"),
     errors.EngineStartError("no such file"),
     errors.EngineStepError("step 5"),
+    errors.KvLost("it is gone"),
     errors.ClientClosed("closed"),
     errors.SchedulerUnavailable("no redis"),
 ]

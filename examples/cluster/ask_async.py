@@ -1,6 +1,8 @@
 """Many requests at once from asyncio: a batch is enqueued in one step, answers come as they end.
 
-INFERQ_SCHEDULER_URL=redis://127.0.0.1:6379/0 python examples/cluster/ask_async.py
+export INFERQ_SCHEDULER_NAME=global        # or splitwise
+export INFERQ_SCHEDULER_URL=redis://127.0.0.1:6379/0
+python examples/cluster/ask_async.py
 """
 
 import asyncio
@@ -29,7 +31,7 @@ async def main() -> None:
         }
         for number in range(20)
     ]
-    async with AsyncClient(Settings(scheduler_name="global")) as client:
+    async with AsyncClient(Settings()) as client:
         handles = await client.submit_many(prompts)
         await asyncio.gather(*(show(handle) for handle in handles))
 

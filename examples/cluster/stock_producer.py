@@ -1,6 +1,9 @@
 """A producer that has Celery and nothing of inferq: a task by name, JSON arguments, a result.
 
-python examples/cluster/stock_producer.py redis://127.0.0.1:6379/0
+    pip install "celery[redis]"
+    python examples/cluster/stock_producer.py redis://127.0.0.1:6379/0
+
+Its nodes may be of the global or the splitwise scheduler.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """``REDIS_URL=... python -m shop "wooden chair"``, with a worker of each project running.
 
-celery -A shop worker -n shop@%h       (in the folder of this project)
+celery -A shop worker -n shop@%h       (in the folder that has this project)
 celery -A inferq worker -n gpu0@%h     (anywhere)
 """
 

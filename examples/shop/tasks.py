@@ -21,3 +21,10 @@ def describe(self: Task, product: str) -> str:
 def store(answer: dict, product: str) -> str:
     """Called by Celery with inferq's result. A real project would write to its database."""
     return f"{product}: {len(answer['token_ids'])} tokens ({answer['finish_reason']})"
+
+
+@shared_task
+def longest(answers: list[dict], product: str) -> str:
+    """Called by Celery when all of several requests have ended, as the body of a chord."""
+    best = max(answers, key=lambda answer: len(answer["token_ids"]))
+    return store(best, product)

@@ -28,8 +28,15 @@ class Before(NamedTuple):
     crossing: Crossing | None = None
 
 
+#: What Celery does when a task has ended, as the task's message names it.
+FOLLOWERS = ("callbacks", "errbacks", "chain", "chord", "group", "group_index")
+
+
 class Call(NamedTuple):
-    """What a task is to do. ``queue_s``: how long the request has waited, seconds."""
+    """What a task is to do. ``queue_s``: how long the request has waited, seconds.
+
+    ``followers``: what its producer has linked to it, which the task that ends the request sends.
+    """
 
     request: Request
     origin: str
@@ -38,6 +45,7 @@ class Call(NamedTuple):
     queue_s: float
     wants_result: bool
     before: Before | None = None
+    followers: Mapping[str, Any] = {}
 
 
 def read_call(context: Any, fields: Mapping[str, Any], ttl_s: float) -> Call:
@@ -61,6 +69,9 @@ def read_call(context: Any, fields: Mapping[str, Any], ttl_s: float) -> Call:
         delivery_tag=str(context.properties.get("delivery_tag", "")),
         queue_s=max(0.0, now - _number(context.get(SUBMITTED_HEADER), float, now)),
         wants_result=not context.ignore_result,
+        followers={
+            name: value for name in FOLLOWERS if (value := context.get(name)) not in (None, [])
+        },
     )
 
 

@@ -111,10 +111,18 @@ class RawMessages:
         self._pieces = _PART.split(json.dumps(message))
 
     def build(
-        self, request: Request, also: Mapping[str, Any] | None = None, origin: str = ""
+        self,
+        request: Request,
+        also: Mapping[str, Any] | None = None,
+        origin: str = "",
+        followers: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """The message of the task that computes a request; ``also``: its other arguments."""
+        """The message of the task that computes a request; ``also``: its other arguments;
+        ``followers``: what Celery is to send when it has ended.
+        """
         args, embedded = self._around
+        if followers:
+            embedded = {**embedded, **followers}
         fields = {**request.to_wire(), **(also or {})}
         # The envelope has it, by the clock that all nodes share.
         fields.pop("deadline", None)

@@ -93,6 +93,7 @@ class _Answering:
 
     async def stream(self, start: Start) -> dict[str, Any] | None:
         request, intake = self._call.request, self._node.intake
+        self._node.check_wanted(request.request_id)
         self._begin()
         # No await may come between these two lines and the first step of the iterator: an
         # iterator that never ran cannot give back what it holds.

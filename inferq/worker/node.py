@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from inferq.engines import Engine, create_engine
+from inferq.errors import RequestCancelled
 from inferq.messages import Handoff
 from inferq.results.base import Outbox
 from inferq.settings import Role, Settings
@@ -37,6 +38,8 @@ class Node:
         self.onward = onward
         #: Requests whose other half was lost with its node.
         self.deserted: dict[str, bool] = {}
+        #: Requests that were cancelled before their task could be: it has not begun yet.
+        self.cancelled: set[str] = set()
         self.stats = Stats()
         self.engine: Engine = create_engine(settings)
         self.transfer: Transfer | None = create_transfer(settings) if onward is not None else None
@@ -69,6 +72,16 @@ class Node:
         """Nobody here will fetch the KV cache of a handoff."""
         if self.transfer is not None and handoff.family == "sequential":
             await self.transfer.release(handoff.kv)
+
+    def check_wanted(self, request_id: str) -> None:
+        """A task begins.
+
+        Raises:
+            RequestCancelled: its request was cancelled on its way here.
+        """
+        if request_id in self.cancelled:
+            self.cancelled.discard(request_id)
+            raise RequestCancelled(request_id, "it was cancelled")
 
     def desert(self, request_id: str) -> None:
         """The other half of a request is lost: end what runs here. On the event loop."""

@@ -56,7 +56,9 @@ class Onward:
         *,
         again: bool = False,
     ) -> None:
-        message = leg.messages[call.wants_result].build(call.request, also, call.origin)
+        message = leg.messages[call.wants_result].build(
+            call.request, also, call.origin, call.followers
+        )
         produced = len(handoff.token_ids)
         self._outbox.hop(
             call.request.request_id,

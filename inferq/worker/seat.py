@@ -230,6 +230,7 @@ class Seat:
     def _release(self, delivery: Delivery) -> None:
         if self._node is not None:
             self._node.deserted.pop(delivery.request_id, None)
+            self._node.cancelled.discard(delivery.request_id)
             self._node.intake.released(delivery.tag)
 
     def _on_ended(self, last: Output, tokens: int) -> None:
@@ -273,8 +274,12 @@ class Seat:
             self.taker.look()
 
     def _on_cancelled(self, request_id: str) -> None:
-        if self.deliveries.find(request_id) is not None:
-            self._pool.terminate_task(request_id)
+        if self._node is None or self.deliveries.find(request_id) is None:
+            return
+        # First: a message that is still on its way to the pool has no task that could be ended.
+        self._node.cancelled.add(request_id)
+        if self._pool.terminate_task(request_id):
+            self._node.cancelled.discard(request_id)
 
     def _on_dismissed(self, request_id: str) -> None:
         delivery = self.deliveries.find(request_id)

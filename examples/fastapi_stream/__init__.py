@@ -1,0 +1,1 @@
+"""A web service that streams answers, ends what nobody reads, and says what is wrong."""
