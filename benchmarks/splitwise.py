@@ -4,7 +4,7 @@
 
 Each line is a JSON object; values are medians of the runs, and so are those of the baseline, a
 pipeline of two tasks of stock Celery, of which the first sends the second. It runs in turn with
-ours. ``met`` compares with ``target``. Each request is prefilled at one node and decoded at another.
+ours. ``met`` compares with ``target``. Each request is prefilled at one node, decoded at another.
 """
 
 from __future__ import annotations

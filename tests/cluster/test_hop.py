@@ -284,7 +284,7 @@ def test_a_full_report_counts_work_anew_and_releases_what_never_ends(
 
 
 def test_a_thief_takes_the_work_along(topic: Topic, server: Server) -> None:
-    node, victim = Phased(topic, "p", PREFILL), Phased(topic, "d1", DECODE)
+    node, _victim = Phased(topic, "p", PREFILL), Phased(topic, "d1", DECODE)
     names = [f"r{i}" for i in range(10)]
     submit(topic, *names)
     node.take()

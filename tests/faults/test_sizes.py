@@ -39,7 +39,7 @@ def test_small_requests_pass_one_that_does_not_fit_and_it_is_not_starved(
         first = submit(client, "first", 2, tokens=20, pace_ms=50)
         cluster.wait(lambda: len(cluster.starts()) == 2)
         large = client.submit(request_id="large", prompt_token_ids=[1, *([0] * 600)], max_tokens=20)
-        small = submit(client, "r", 50, tokens=20, pace_ms=10)
+        small = submit(client, "r", 150, tokens=20, pace_ms=10)
         check_answers([*first, large, *small])
     order = [entry.request_id for entry in cluster.journal("start")]
     place = order.index("large")
