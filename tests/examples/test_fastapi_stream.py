@@ -53,7 +53,8 @@ def test_tokens_come_while_the_engine_computes_and_who_leaves_ends_it(
     web: Service, simulated: Cluster
 ) -> None:
     with web.http.stream("POST", "/generate", json=LONG) as answer:
-        kind, data = next(events(answer))
+        told = events(answer)  # to be kept: with it goes the connection
+        kind, data = next(told)
         assert (kind, bool(data["token_ids"])) == ("token", True)
         simulated.wait(lambda: not is_idle(simulated))
     simulated.wait(lambda: is_idle(simulated))
