@@ -20,9 +20,11 @@ from benchmarks.cluster import (
     BATCH,
     PROMPT,
     Contender,
+    Targets,
     figures_of,
     measure,
     report,
+    report_throughput,
     submit_all,
 )
 from benchmarks.cluster_costs import Costs
@@ -34,6 +36,7 @@ ROLES = ("prefill", "prefill", "decode", "decode")
 ENGINES = ("noop",) * len(ROLES)
 #: Tokens of an answer: one from each phase.
 TOKENS = 2
+TARGETS = Targets(3, 0.9, 8)
 POLICIES = ("pull", "least_time", "blur", "round_robin")
 
 
@@ -57,24 +60,9 @@ def throughput(runs: int, requests: int) -> None:
                     rows.append((requests, ours.run()))
                     if policy == POLICIES[0]:
                         stock_rows.append((stock_requests, stock.run()))
-            _report(policy, figures_of(rows), figures_of(stock_rows))
+            ours_costs, stock_costs = figures_of(rows), figures_of(stock_rows)
+            report_throughput(f"throughput_{policy}", ours_costs, stock_costs, TARGETS)
     emit("throughput_stock", **figures_of(stock_rows))
-
-
-def _report(policy: str, ours: dict[str, float], stock: dict[str, float]) -> None:
-    name = f"throughput_{policy}"
-    per_s, stock_per_s = ours["per_s"], stock["per_s"]
-    report(name, per_s, "requests/s", at_least=3 * stock_per_s, baseline=stock_per_s)
-    parts = {part: ours[part] for part in ("producer_ms", "nodes_ms", "redis_ms")}
-    report(f"{name}_cpu", ours["cpu_ms"], "ms", at_most=0.9, baseline=stock["cpu_ms"], **parts)
-    report(
-        f"{name}_commands",
-        ours["sent"],
-        "commands a request",
-        at_most=8,
-        baseline=stock["sent"],
-        with_scripts=ours["total"],
-    )
 
 
 def two_outputs_ms(client: Client) -> tuple[float, float]:
