@@ -16,18 +16,9 @@ from functools import partial
 from statistics import median
 
 from benchmarks import cluster_stage as stage
-from benchmarks.cluster import (
-    BATCH,
-    PROMPT,
-    Contender,
-    Targets,
-    figures_of,
-    measure,
-    report,
-    report_throughput,
-    submit_all,
-)
+from benchmarks.cluster import BATCH, PROMPT, Contender, measure, submit_all
 from benchmarks.cluster_costs import Costs
+from benchmarks.cluster_report import Targets, figures_of, report, report_throughput
 from benchmarks.cluster_stock import QUEUE, SECOND_QUEUE, run_stock
 from benchmarks.measure import emit, quantile
 from inferq import Client
