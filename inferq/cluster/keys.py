@@ -6,6 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from inferq.cluster.answers import text
+
 #: Kombu's separator between a queue's name and a priority, and its priority steps.
 SEPARATOR = "\x06\x16"
 STEPS = (0, 3, 6, 9)
@@ -13,7 +15,7 @@ ORIGIN_PREFIX = "inferq."
 
 _SAFE = "._:-~"
 _ORIGIN = re.compile(r"inferq\.[0-9A-Fa-f]+\.([0-9]{1,3})")
-_ENVELOPE = re.compile(rb'\{"inferq": \[(?:\d{1,15}, ){6}"[^"]*"\], ')
+_ENVELOPE = re.compile(rb'\{"inferq": \[((?:\d{1,15}, ){6})"([^"]*)"\], ')
 
 
 def prefix_of(topic: str) -> str:
@@ -80,6 +82,15 @@ class Envelope(NamedTuple):
         """The beginning of a message, up to where its stock fields begin."""
         numbers = ", ".join(str(int(part)) for part in self[:6])
         return f'{{"inferq": [{numbers}, "{self.quoted_id}"], '
+
+    @classmethod
+    def read(cls, message: bytes) -> Envelope | None:
+        """What stands before a message, as scripts read it; None when nothing does."""
+        match = _ENVELOPE.match(message)
+        if match is None:
+            return None
+        numbers = (int(part) for part in match[1].split(b",")[:6])
+        return cls._make((*numbers, text(match[2])))
 
 
 def strip_envelope(raw: bytes) -> bytes:

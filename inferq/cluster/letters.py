@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from inferq.cluster.answers import pairs, text
 from inferq.cluster.keys import Envelope, unquoted
-from inferq.cluster.seen import pairs, read_envelope, text
 from inferq.cluster.topic import Topic
 
 #: Letters that are read at once, at most.
@@ -95,7 +95,7 @@ class Letters:
             return None
         name, flat = entries[0]
         message = dict(zip(flat[::2], flat[1::2], strict=True)).get(b"raw", b"")
-        letter = _letter(name, flat, len(message), read_envelope(message), _task_id(message))
+        letter = _letter(name, flat, len(message), Envelope.read(message), _task_id(message))
         preview = text(message) if raw else _description(message)
         return letter._replace(text=preview[:MAX_PREVIEW])
 
@@ -113,7 +113,7 @@ class Letters:
 
 
 def _listed(name: bytes, flat: list[bytes], begin: bytes, length: int, task_id: bytes) -> Letter:
-    envelope = read_envelope(begin)
+    envelope = Envelope.read(begin)
     return _letter(name, flat, length, envelope, text(task_id))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferq.cluster.packing import read_text
+from inferq.cluster.answers import text
 from inferq.cluster.steps import Steps
 
 
@@ -22,7 +22,7 @@ class OperatorSteps(Steps):
             request_ttl_ms=self._recovery["request_ttl_ms"],
             kept_ms=self._kept_ms,
         )
-        return read_text(answer[0])
+        return text(answer[0])
 
     def purge(self, queue: str, most: int, message: str) -> int:
         """Cancel requests that wait in one list; their origins are told.

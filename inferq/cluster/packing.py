@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from inferq.cluster.answers import text
 from inferq.cluster.keys import quoted, unquoted
 from inferq.cluster.rows import Item, Placed, Taken, Target
 
@@ -20,7 +21,7 @@ def to_row(item: Item) -> tuple[Any, ...]:
 
 def read_placed(node: bytes, load: float) -> Placed:
     """Where a message went."""
-    return Placed(read_text(node), load)
+    return Placed(text(node), load)
 
 
 def read_taken(
@@ -32,13 +33,13 @@ def read_taken(
         claim,
         attempt,
         bool(again),
-        read_text(source),
-        unquoted(read_text(quoted_id)),
+        text(source),
+        unquoted(text(quoted_id)),
         prompt,
         answer,
         submitted_ms,
         deadline_ms,
-        read_text(queue),
+        text(queue),
         raw,
     )
 
@@ -66,8 +67,3 @@ class Placements:
             self.rows.append(row)
             number = self._numbers[row] = len(self.rows)
         return number
-
-
-def read_text(raw: bytes) -> str:
-    """A name, whatever bytes it is made of."""
-    return raw.decode("utf-8", "surrogateescape")

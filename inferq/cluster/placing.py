@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from inferq.cluster.answers import pairs
 from inferq.cluster.pipeline import call_all
 from inferq.cluster.rows import Hop, Item, Placed, Target
+from inferq.cluster.seen import own_words
 from inferq.cluster.topic import Topic
 from inferq.routing.placement import (
     Ask,
@@ -136,9 +137,9 @@ def read_snapshot(
     if records is None:
         commands.append(("HGETALL", f"{prefix}nodes"))
     (seconds, micros), *flat = call_all(topic.link, commands)
-    incs, leases, *phases = (_pairs(part) for part in flat)
+    incs, leases, *phases = (pairs(part) for part in flat)
     if records is None:
-        said: dict[str, Mapping[str, Any]] = {n: _fields(r) for n, r in phases.pop().items()}
+        said: dict[str, Mapping[str, Any]] = {n: own_words(r) for n, r in phases.pop().items()}
     else:
         said = dict(records)
     limits, work = phases[0::2], phases[1::2]
@@ -165,35 +166,17 @@ def _node(
         role=role,
         ready=True,
         lease_until_ms=float(leases.get(inc, 0)),
-        host=_of_kind(said, "host", ""),
+        host=said.get("host", ""),
         longest=int(longest),
         prefill_tokens=max(0, int(work[0].get(name, 0))),
         decode_requests=max(0, int(work[1].get(f"#{name}", 0))),
         decode_tokens=max(0, int(work[1].get(name, 0))),
-        total_blocks=_of_kind(said, "total_blocks", 0),
-        free_blocks=_of_kind(said, "free_blocks", 0),
-        block_size=_of_kind(said, "block_size", 1),
-        prefill_tokens_per_s=_of_kind(said, "prefill_tokens_per_s", 0.0),
-        decode_tokens_per_s=_of_kind(said, "tokens_per_s", 0.0),
+        total_blocks=said.get("total_blocks", 0),
+        free_blocks=said.get("free_blocks", 0),
+        block_size=said.get("block_size", 1),
+        prefill_tokens_per_s=said.get("prefill_tokens_per_s", 0.0),
+        decode_tokens_per_s=said.get("tokens_per_s", 0.0),
     )
-
-
-def _of_kind(said: Mapping[str, Any], name: str, default: Any) -> Any:
-    value = said.get(name)
-    return value if type(value) is type(default) else default
-
-
-def _fields(record: str) -> Mapping[str, Any]:
-    try:
-        said = json.loads(record)
-    except ValueError:
-        return {}
-    return said if isinstance(said, Mapping) else {}
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    texts = [part.decode("utf-8", "surrogateescape") for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _policy(settings: Settings, phase: Phase) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from inferq.cluster.answers import text
 from inferq.cluster.keys import quoted
-from inferq.cluster.packing import Placements, needed_tokens, read_placed, read_text, to_row
+from inferq.cluster.packing import Placements, needed_tokens, read_placed, to_row
 from inferq.cluster.rows import Item, Submitted
 from inferq.cluster.steps import Steps
 
@@ -38,7 +39,7 @@ class ProducerSteps(Steps):
             kept_ms=self._kept_ms,
         )
         if answer[0] == b"duplicate":
-            return Submitted(0, tuple(map(read_text, answer[1])))
+            return Submitted(0, tuple(map(text, answer[1])))
         return Submitted(answer[1], placed=tuple(read_placed(*row) for row in answer[2]))
 
     def cancel(
@@ -80,4 +81,4 @@ class ProducerSteps(Steps):
             message=message,
             request_ttl_ms=self._recovery["request_ttl_ms"],
         )
-        return read_text(answer[0])
+        return text(answer[0])

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-
-from inferq.cluster.keys import Envelope
 
 #: A node's record that is longer says nothing, bytes.
 MAX_RECORD_BYTES = 16_384
@@ -18,7 +15,6 @@ MOST_ENTRIES = 16
 MAX_TEXT = 256
 
 _MOST = 2**63 - 1
-_ENVELOPE = re.compile(rb'\{"inferq": \[((?:\d{1,15}, ){6})"([^"]*)"\], ')
 
 
 class NodeView(NamedTuple):
@@ -163,23 +159,3 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
         return None
     numbers = [_number(part) for part in value[:MOST_ENTRIES]]
     return tuple(number for number in numbers if number is not None)
-
-
-def pairs(flat: Sequence[Any]) -> dict[str, str]:
-    """What a command returned as name, value, name, value."""
-    texts = [text(part) for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def text(raw: Any) -> str:
-    """Bytes of Redis as text, without loss."""
-    return raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
-
-
-def read_envelope(message: bytes) -> Envelope | None:
-    """What stands before a message, as scripts read it; None when nothing does."""
-    match = _ENVELOPE.match(message)
-    if match is None:
-        return None
-    numbers = (int(part) for part in match[1].split(b",")[:6])
-    return Envelope._make((*numbers, text(match[2])))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from inferq.cluster.answers import text
 from inferq.cluster.keys import quoted, unquoted
-from inferq.cluster.seen import text
 from inferq.cluster.topic import Topic
+from inferq.messages import Output
 
 #: Stories that are read at once, at most.
 MOST_STORIES = 1_000
@@ -85,8 +86,25 @@ class Stories:
         return None
 
 
+def pack_story(last: Output | None) -> bytes:
+    """What is noted of a request that has ended, from its last output."""
+    if last is None:
+        return b""
+    fields: tuple[Any, ...] = (
+        last.finish_reason or "",
+        last.error.code if last.error is not None else "",
+        last.attempt,
+        last.index + len(last.token_ids),
+        last.timings or (),
+        last.node,
+        last.crossing or (),
+    )
+    packed: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
+    return packed
+
+
 def _read(request_id: str, entry: bytes, packed: bytes) -> Story:
-    """A story as results/outbox.py has written it; of anything else, what makes sense."""
+    """A story as ``pack_story`` has written it; of anything else, what makes sense."""
     ended_at = int(entry.partition(b"-")[0]) / 1000
     try:
         fields = msgpack.unpackb(packed, unicode_errors="replace")

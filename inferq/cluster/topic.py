@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import msgpack
 
+from inferq.cluster.answers import text
 from inferq.cluster.keys import quoted
 from inferq.cluster.operating import OperatorSteps
-from inferq.cluster.packing import Placements, read_placed, read_taken, read_text
+from inferq.cluster.packing import Placements, read_placed, read_taken
 from inferq.cluster.producing import ProducerSteps
 from inferq.cluster.rows import (
     Adoption,
@@ -95,7 +96,7 @@ class Topic(ProducerSteps, OperatorSteps):
         )
         if answer[0] == b"busy":
             raise NameInUse(answer[1] / 1000)
-        return read_text(answer[1])
+        return text(answer[1])
 
     def beat(self, node: str, inc: str, record: str = "", *, full: bool = False) -> Beat:
         """Renew the lease, and recover what lost nodes held.
@@ -113,7 +114,7 @@ class Topic(ProducerSteps, OperatorSteps):
             expire_ms=self.settings.scheduler_expire_period * 1000,
         )
         _, now_ms, recovered, look, largest = answer
-        rows = tuple((read_text(inc), int(back), int(dead)) for inc, back, dead in recovered)
+        rows = tuple((text(inc), int(back), int(dead)) for inc, back, dead in recovered)
         return Beat(now_ms, rows, bool(look), int(largest))
 
     def set_state(
@@ -166,7 +167,7 @@ class Topic(ProducerSteps, OperatorSteps):
         )
         taken = tuple(read_taken(*row) for row in rows)
         flags = map(bool, (parked, is_empty, listens, more))
-        return Look(now_ms, taken, read_text(blocked), *flags)
+        return Look(now_ms, taken, text(blocked), *flags)
 
     def adopt(self, node: str, inc: str, items: Sequence[Adoption]) -> list[str]:
         """Make the ids of stock producers' messages known, so that they can be cancelled.
@@ -176,7 +177,7 @@ class Topic(ProducerSteps, OperatorSteps):
         """
         rows = [(item.claim, quoted(item.request_id), item.origin) for item in items]
         answer = self._run("adopt", **self._recovery, node=node, inc=inc, items=rows)
-        return [read_text(verdict) for verdict in answer[1]]
+        return [text(verdict) for verdict in answer[1]]
 
     def put_back(self, node: str, inc: str, items: Sequence[Return]) -> None:
         """Return claims to the head of the shared queue, each to its old place.

@@ -7,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import NoPermissionError
 
+from inferq.cluster.answers import pairs, text
 from inferq.cluster.keys import SEPARATOR, STEPS, list_of
 from inferq.cluster.link import Link
 from inferq.cluster.pipeline import call_all
-from inferq.cluster.seen import MAX_RECORD_BYTES, NodeView, QueueView, own_words, pairs, text
+from inferq.cluster.seen import MAX_RECORD_BYTES, NodeView, QueueView, own_words
 from inferq.cluster.topic import Topic
 from inferq.routing.topics import decode_queue, prefill_queue
 

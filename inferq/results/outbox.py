@@ -6,12 +6,11 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import msgpack
+from typing import NamedTuple
 
 from inferq.cluster.keys import quoted
 from inferq.cluster.placing import Placing
+from inferq.cluster.stories import pack_story
 from inferq.cluster.topic import Hop, Settle, Topic
 from inferq.errors import EngineError, EngineStepError, KvLost
 from inferq.messages import FinishReason, Output
@@ -185,7 +184,9 @@ class StreamOutbox:
             return
         last = ending.last
         failed = last is not None and last.error is not None
-        settle = Settle(delivery.claim, quoted(delivery.request_id), failed, False, _story(last))
+        settle = Settle(
+            delivery.claim, quoted(delivery.request_id), failed, False, pack_story(last)
+        )
         self._writer(delivery).add_settle(
             delivery.stream, settle, last if delivery.stream else None, ending.results
         )
@@ -222,20 +223,3 @@ class StreamOutbox:
         self._gone[stream] = None
         while len(self._gone) > MOST_GONE:
             self._gone.popitem(last=False)
-
-
-def _story(last: Output | None) -> bytes:
-    """What is noted of a request that has ended: see cluster/stories.py."""
-    if last is None:
-        return b""
-    fields: tuple[Any, ...] = (
-        last.finish_reason or "",
-        last.error.code if last.error is not None else "",
-        last.attempt,
-        last.index + len(last.token_ids),
-        last.timings or (),
-        last.node,
-        last.crossing or (),
-    )
-    packed: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
-    return packed

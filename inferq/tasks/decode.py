@@ -34,7 +34,7 @@ async def decode(self: Any, handoff: Any = None, **fields: Any) -> dict[str, Any
 async def _decode(node: Node, call: Call, given: Handoff) -> dict[str, Any] | None:
     if given.family == "concurrent" and call.attempt != given.attempt:
         raise KvLost("a node that computed a half of it was lost; the other half is void")
-    if node.deserted.pop(call.request.request_id, None):
+    if node.was_deserted(call.request.request_id):
         raise KvLost("the node that computed the other half was lost")
     try:
         received = await in_time(call, lambda: node.engine.receive(given))

@@ -161,7 +161,7 @@ class _Answering:
     def _output(self, chunk: Chunk) -> Output:
         request_id = self._call.request.request_id
         if chunk.finish_reason == FinishReason.CANCELLED:
-            if self._node.deserted.pop(request_id, None):
+            if self._node.was_deserted(request_id):
                 raise KvLost("the node that computed the other half was lost")
             raise RequestCancelled(request_id, "the engine aborted it")
         if self._first_at is None:

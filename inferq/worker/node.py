@@ -27,7 +27,12 @@ class Node:
     intake: Intake
 
     def __init__(
-        self, settings: Settings, outbox: Outbox, name: str, onward: Onward | None = None
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        name: str,
+        onward: Onward | None = None,
+        stats: Stats | None = None,
     ) -> None:
         self.settings = settings
         self.name = name
@@ -37,10 +42,10 @@ class Node:
         #: The way to nodes of the other phase; None where there are none.
         self.onward = onward
         #: Requests whose other half was lost with its node.
-        self.deserted: dict[str, bool] = {}
+        self.deserted: set[str] = set()
         #: Requests that were cancelled before their task could be: it has not begun yet.
         self.cancelled: set[str] = set()
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self.engine: Engine = create_engine(settings)
         self.transfer: Transfer | None = create_transfer(settings) if onward is not None else None
 
@@ -83,9 +88,16 @@ class Node:
             self.cancelled.discard(request_id)
             raise RequestCancelled(request_id, "it was cancelled")
 
+    def was_deserted(self, request_id: str) -> bool:
+        """Whether the other half of a request is lost; it is said once."""
+        if request_id not in self.deserted:
+            return False
+        self.deserted.discard(request_id)
+        return True
+
     def desert(self, request_id: str) -> None:
         """The other half of a request is lost: end what runs here. On the event loop."""
-        self.deserted[request_id] = True
+        self.deserted.add(request_id)
         self.engine.abort(request_id)
 
     def _most_claims(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from contextlib import suppress
 from threading import Event, Lock
 
@@ -13,27 +13,26 @@ from redis.exceptions import RedisError
 
 from inferq.cluster.link import AWAY, Link, explained
 from inferq.cluster.placing import Placing
-from inferq.cluster.topic import Beat, Burial, Fenced, NodeState, Return, Taken, Topic
-from inferq.messages import Output
+from inferq.cluster.topic import Beat, Burial, Fenced, NodeState, Return, Topic
 from inferq.results.outbox import StreamOutbox
 from inferq.settings import Role, Settings
 from inferq.transport.deliveries import Deliveries, Delivery, Ends
 from inferq.transport.redis import Channel
 from inferq.worker.audit import Audit
+from inferq.worker.kept import free_unwanted
 from inferq.worker.membership import Hooks, Membership
 from inferq.worker.node import Node
 from inferq.worker.pool import AsyncPool
 from inferq.worker.record import describe
 from inferq.worker.roles import check_role
 from inferq.worker.sorter import Sorter
+from inferq.worker.stats import Stats
 from inferq.worker.taker import Events, Taker
 
 logger = logging.getLogger(__name__)
 
 #: Outputs that are left when a node leaves are written for at most this long, seconds.
 LAST_FLUSH_S = 5.0
-#: Kept KV caches of which is asked at once whether somebody may still fetch them.
-MOST_CHECKED = 200
 #: A node that drains looks so often whether it is done, seconds.
 DRAIN_LOOK_S = 0.05
 
@@ -51,6 +50,7 @@ class Seat:
         self._node_name = node
         self._pool = pool
         self._node: Node | None = None
+        self.stats = Stats()
         self._topic = self._make_topic()
         self._topic_lock = Lock()
         # Requests that go back to be prefilled again are taken by whoever is free.
@@ -67,7 +67,7 @@ class Seat:
                 lost=self._on_lost,
                 joined=self.outbox.begin,
                 beat=self._on_beat,
-                missed=self._on_missed,
+                missed=self.stats.missed_renewal,
             ),
         )
         taker_topic = self._make_topic()
@@ -82,7 +82,7 @@ class Seat:
                 dismissed=self._on_dismissed,
                 deserted=self._on_deserted,
                 fenced=self.membership.report_fenced,
-                took=self._on_took,
+                took=self.stats.took,
             ),
         )
         #: Set when a node that drains is to hand back at once.
@@ -94,7 +94,7 @@ class Seat:
         """Take the node's name in the topic. See ``Membership.join``."""
         self.membership.join(wait)
         self.outbox.start(
-            self.deliveries, self.membership.report_fenced, self._on_half_failed, self._on_ended
+            self.deliveries, self.membership.report_fenced, self._on_half_failed, self.stats.ended
         )
 
     def attach(self, node: Node, channel: Channel, tasks: Container[str]) -> None:
@@ -114,7 +114,7 @@ class Seat:
             self.outbox,
             tasks,
             self._on_dismissed,
-            node.stats.buried,
+            self.stats.buried,
         )
         node.intake.connect(self.taker.room, self._pool.call_soon)
         self.membership.largest = max(self.membership.largest, node.intake.rule.longest)
@@ -223,19 +223,14 @@ class Seat:
         self._release(delivery)
         inc = self.membership.inc
         burial = Burial(delivery.claim, "rejected", "the worker refused the message")
-        if self._node is not None:
-            self._node.stats.buried("rejected")
+        self.stats.buried("rejected")
         self._try(lambda: self._topic.bury(self._node_name, inc, [burial]))
 
     def _release(self, delivery: Delivery) -> None:
         if self._node is not None:
-            self._node.deserted.pop(delivery.request_id, None)
+            self._node.deserted.discard(delivery.request_id)
             self._node.cancelled.discard(delivery.request_id)
             self._node.intake.released(delivery.tag)
-
-    def _on_ended(self, last: Output, tokens: int) -> None:
-        if self._node is not None:
-            self._node.stats.ended(last, tokens)
 
     def _on_half_failed(self, request_id: str, code: str, message: str) -> None:
         inc = self.membership.inc
@@ -251,25 +246,15 @@ class Seat:
             node.desert(request_id)
 
     def _on_lost(self) -> None:
-        if self._node is not None:
-            self._node.stats.lost_lease()
+        self.stats.lost_lease()
         for delivery in self.deliveries.drop_all():
             self._release(delivery)
         self.outbox.begin("")
         self._pool.drop()
 
-    def _on_missed(self) -> None:
-        if self._node is not None:
-            self._node.stats.missed_renewal()
-
-    def _on_took(self, taken: Sequence[Taken]) -> None:
-        if self._node is not None:
-            self._node.stats.took(taken)
-
     def _on_beat(self, beat: Beat) -> None:
-        if self._node is not None:
-            for _, returned, dead in beat.recovered:
-                self._node.stats.recovered(returned, dead)
+        for _, returned, dead in beat.recovered:
+            self.stats.recovered(returned, dead)
         if beat.look:
             self.taker.look()
 
@@ -299,14 +284,9 @@ class Seat:
         """Free KV caches that nobody will fetch; bytes that are kept. For the lease's thread."""
         if node.transfer is None:
             return 0
-        kept = node.transfer.kept()
-        old = [
-            entry.request_id for entry in kept if entry.age_s > self._settings.cluster.lease_ttl_s
-        ]
-        if old:
-            with suppress(*AWAY, RedisError), self._topic_lock:
-                node.transfer.free(self._topic.ended(old[:MOST_CHECKED]))
-        return sum(entry.nbytes for entry in kept)
+        with suppress(*AWAY, RedisError), self._topic_lock:
+            free_unwanted(node.transfer, self._topic, self._settings.cluster.lease_ttl_s)
+        return sum(entry.nbytes for entry in node.transfer.kept())
 
     def _try(self, step: Callable[[], object]) -> None:
         """A step that recovery makes up for, if Redis is away."""

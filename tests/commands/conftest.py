@@ -10,10 +10,11 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from inferq import Client, Settings
 from inferq.commands.main import cli
-from tests.fake_node import FakeNode
-from tests.redis_server import RedisServer, cluster_settings
+from tests.redis_server import RedisServer
+from tests.schedulers.conftest import cluster, node, producer, shared_server
+
+__all__ = ["cluster", "node", "producer", "shared_server"]
 
 
 class Answer(NamedTuple):
@@ -45,13 +46,6 @@ def ask() -> Ask:
     return run
 
 
-@pytest.fixture(scope="session")
-def shared_server() -> Iterator[RedisServer]:
-    running = RedisServer()
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 def server(shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     """An empty server, which the environment names."""
@@ -66,21 +60,3 @@ def store(server: RedisServer) -> Iterator[redis.Redis]:
     """A client for looking into the server."""
     with server.client() as client:
         yield client
-
-
-@pytest.fixture
-def cluster(server: RedisServer) -> Settings:
-    return cluster_settings(server.port)
-
-
-@pytest.fixture
-def node(cluster: Settings) -> Iterator[FakeNode]:
-    running = FakeNode(cluster)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def producer(cluster: Settings) -> Iterator[Client]:
-    with Client(cluster) as running:
-        yield running

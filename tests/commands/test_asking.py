@@ -10,9 +10,9 @@ import pytest
 
 from inferq import Client, RequestCancelled
 from inferq.cluster.keys import quoted
+from inferq.cluster.stories import pack_story
 from inferq.cluster.topic import Group, Settle
 from inferq.messages import Crossing, Output, Timings
-from inferq.results.outbox import _story
 from tests.commands.conftest import Ask
 from tests.fake_node import FakeNode
 from tests.support import LONG_S
@@ -145,7 +145,7 @@ def test_status_tells_how_a_request_ended(ask: Ask, producer: Client, node: Fake
         node=node.name,
         crossing=Crossing("p1@\x1b[31mthere", "tcp", 2048, 0.5),
     )
-    settle = Settle(job.taken.claim, quoted("a"), story=_story(last))
+    settle = Settle(job.taken.claim, quoted("a"), story=pack_story(last))
     node.topic.emit(node.name, node.inc, [Group("", b"", [settle])])
     answer = ask("status", "a")
     assert answer.code == 0

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from inferq import Client, Settings
-from tests.fake_node import FakeNode
 from tests.monitoring.flower.browser import MISSING, Browser
 from tests.monitoring.flower.dashboard import USERS, Dashboard
-from tests.redis_server import RedisServer, cluster_settings
+from tests.redis_server import RedisServer
+from tests.schedulers.conftest import cluster, node, producer
+
+__all__ = ["cluster", "node", "producer"]
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +38,6 @@ def server(redis_server: RedisServer) -> RedisServer:
         for key in [*client.scan_iter("inferq:*"), *client.scan_iter("default.*")]:
             client.delete(key)
     return redis_server
-
-
-@pytest.fixture
-def cluster(server: RedisServer) -> Settings:
-    """Settings of the dashboard's topic."""
-    return cluster_settings(server.port)
-
-
-@pytest.fixture
-def node(cluster: Settings) -> Iterator[FakeNode]:
-    running = FakeNode(cluster)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def producer(cluster: Settings) -> Iterator[Client]:
-    with Client(cluster) as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from inferq import Settings
 from inferq.cluster.keys import quoted, stream_of
 from inferq.cluster.link import Link
 from inferq.cluster.rows import Burial, Group, Item, Settle
+from inferq.cluster.stories import pack_story
 from inferq.cluster.topic import Topic
 from inferq.messages import Output
-from inferq.results.outbox import _story
 from tests.fake_node import PLENTY, RECORD, ROOM, FakeNode, Job
 from tests.redis_server import RedisServer
 
@@ -42,7 +42,7 @@ def finish(node: FakeNode, job: Job, last: Output) -> None:
     """Have a request end as a worker would, with the story of its life."""
     stream = stream_of(node.topic.prefix, job.origin, job.request_id)
     assert stream is not None
-    settle = Settle(job.taken.claim, quoted(job.request_id), story=_story(last))
+    settle = Settle(job.taken.claim, quoted(job.request_id), story=pack_story(last))
     group = Group(stream, msgpack.packb([last.to_wire()]), [settle])
     assert node.topic.emit(node.name, node.inc, [group]) == [0]
 

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from inferq import Settings
 from tests.cluster_harness import Cluster, free_port
+from tests.faults.conftest import cluster, make_cluster
 from tests.faults.processes import Process
 from tests.redis_server import RedisServer, cluster_settings
 
-
-@pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Makes a cluster with the settings given."""
-    with ExitStack() as stack:
-
-        def make(**settings: Any) -> Cluster:
-            return stack.enter_context(Cluster(tmp_path, **settings))
-
-        yield make
-
-
-@pytest.fixture
-def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
-    """A cluster."""
-    return make_cluster()
+__all__ = ["cluster", "make_cluster", "server", "settings", "watched"]
 
 
 @pytest.fixture
