@@ -49,8 +49,6 @@ class Placing:
         self._read_at = float("-inf")
         self._records: dict[str, Mapping[str, Any]] = {}
         self._records_at = float("-inf")
-        #: Why requests of a phase wait for any node; empty when they do not.
-        self.reasons: dict[Phase, str] = {}
 
     def place_items(self, topic: Topic, items: Sequence[Item]) -> Sequence[Item]:
         """Requests with their candidates. Raises one of link.AWAY."""
@@ -84,9 +82,7 @@ class Placing:
             self._refresh(topic, self._refresh_s)
 
     def _target(self, phase: Phase, prompt_tokens: int, max_tokens: int) -> Target | None:
-        shortlist = self._placers[phase].place(Ask(prompt_tokens, max_tokens))
-        self.reasons[phase] = shortlist.reason
-        return target_of(shortlist)
+        return target_of(self._placers[phase].place(Ask(prompt_tokens, max_tokens)))
 
     def _refresh(self, topic: Topic, most_age_s: float) -> None:
         now = time.monotonic()

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from inferq.cluster.keys import quoted
 from inferq.cluster.placing import Placing
@@ -27,12 +26,6 @@ MOST_GONE = 10_000
 
 
 _ENGINE_FAULTS = frozenset({EngineError.code, EngineStepError.code, KvLost.code})
-
-
-class Moved(NamedTuple):
-    """A claim that has gone on elsewhere. ``holds``: this node computes the other half of it."""
-
-    holds: bool
 
 
 class Ending:
@@ -64,7 +57,8 @@ class StreamOutbox:
         self._deliveries: Deliveries
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._endings: dict[int, Ending] = {}
-        self._moved: dict[int, Moved] = {}
+        #: Claims that have gone on elsewhere; whether this node computes the other half.
+        self._moved: dict[int, bool] = {}
         self._on_half_failed: Callable[[str, str, str], None] = lambda *_: None
         self._on_ended: Callable[[Output, int], None] = lambda *_: None
         self._writers = [
@@ -156,15 +150,14 @@ class StreamOutbox:
         delivery = self._deliveries.find(request_id)
         if delivery is None or delivery.claim in self._moved:
             return
-        self._moved[delivery.claim] = Moved(holds)
+        self._moved[delivery.claim] = holds
         hop = Hop(delivery.claim, base, message, *size, again, holds, delivery.stream)
         self._writer(delivery).add_hop(delivery.stream, hop)
         self._lag.begin(delivery.claim)
 
     def is_half(self, claim: int) -> bool:
         """Whether a claim has gone on elsewhere while this node computes the other half."""
-        moved = self._moved.get(claim)
-        return moved is not None and moved.holds
+        return self._moved.get(claim, False)
 
     def unsettled(self) -> frozenset[int]:
         """Claims that have ended, of which Redis may not know yet."""
@@ -178,9 +171,10 @@ class StreamOutbox:
         """End a claim, after all that was sent for it."""
         self.progressed_at = time.monotonic()
         ending = self._endings.pop(delivery.claim, None) or Ending()
-        moved = self._moved.pop(delivery.claim, None)
-        if moved is not None:
-            self._end_half(delivery, moved, ending.last)
+        is_half = self._moved.pop(delivery.claim, None)
+        if is_half is not None:
+            if is_half:
+                self._end_half(delivery, ending.last)
             return
         last = ending.last
         failed = last is not None and last.error is not None
@@ -194,10 +188,8 @@ class StreamOutbox:
         if last is not None:
             self._on_ended(last, last.index + len(last.token_ids))
 
-    def _end_half(self, delivery: Delivery, moved: Moved, last: Output | None) -> None:
+    def _end_half(self, delivery: Delivery, last: Output | None) -> None:
         """The claim is elsewhere; what was computed here beside it is done."""
-        if not moved.holds:
-            return
         failed = last is not None and last.finish_reason == FinishReason.ERROR
         if last is not None and last.error is not None and failed:
             logger.warning("half of request %s failed: %s", delivery.request_id, last.error)
